@@ -1,0 +1,123 @@
+"""Where the running code is: in which job, and to whom a submission goes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .errors import JobsError, NotRunning
+
+if TYPE_CHECKING:
+    from .handle import JobHandle
+    from .registry import Task
+    from .submission import Options
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentJob:
+    """The job that the calling code runs in."""
+
+    id: str
+    task: str
+    attempt: int
+    max_attempts: int
+
+
+class Submitter(Protocol):
+    """Takes submissions: a `Jobs` that is open, or the lane of a running job."""
+
+    def submit(self, task: "Task[..., Any]", args: str, options: "Options") -> "JobHandle[Any]":
+        """Start adding a job; with no event loop running in this thread, return once it is committed."""
+
+    def apply(self, task: "Task[..., Any]", args: str) -> "JobHandle[Any]":
+        """Run it here and now under the rules of a job, without keeping it."""
+
+    def owns_context(self) -> bool | None:
+        """Whether the current app context is this one's; None without an app context."""
+
+
+_job: ContextVar[CurrentJob | None] = ContextVar("jobs_current_job", default=None)
+_open: list[Submitter] = []
+_installed: Submitter | None = None
+
+in_child = False
+"""Whether this is a child process, which imports the app but must open nothing of it."""
+
+
+def job() -> CurrentJob | None:
+    """The job the calling code runs in, if any."""
+    return _job.get()
+
+
+@contextmanager
+def entered(current: CurrentJob) -> Iterator[None]:
+    """Make `current` the current job."""
+    token = _job.set(current)
+    try:
+        yield
+    finally:
+        _job.reset(token)
+
+
+def install(submitter: Submitter) -> None:
+    """Send every submission of this process to `submitter`: a child's to its lane."""
+    global _installed  # noqa: PLW0603 - one lane a process
+    _installed = submitter
+
+
+def become_child() -> None:
+    """This process runs jobs of another."""
+    global in_child  # noqa: PLW0603 - the process is one, or is not
+    in_child = True
+
+
+def opened(submitter: Submitter) -> None:
+    """`submitter` takes submissions from now on."""
+    _open.append(submitter)
+
+
+def closed(submitter: Submitter) -> None:
+    """`submitter` takes no more submissions."""
+    if submitter in _open:
+        _open.remove(submitter)
+
+
+def submitter() -> Submitter:
+    """Who takes a submission made here: the lane, the current app's `Jobs`, or the only one open.
+
+    Raises `NotRunning`."""
+    if _installed is not None:
+        return _installed
+    standing = [(candidate.owns_context(), candidate) for candidate in _open]
+    mine = [candidate for owns, candidate in standing if owns]
+    free = [candidate for owns, candidate in standing if owns is None]
+    if len(mine) == 1:
+        return mine[0]
+    if len(free) == 1:
+        return free[0]
+    if len(free) > 1:
+        raise NotRunning(
+            "several Jobs are open in this process: submit inside an app context, so that it is clear whose job it is"
+        )
+    raise NotRunning(
+        "Jobs is not open here, so nothing could be kept. A server opens it with the app; in a test, use"
+        " `async with app.test_app() as running:` and `running.test_client()`;"
+        " in a script, `async with jobs:` or `with jobs:`"
+    )
+
+
+class _CurrentJobProxy:
+    """The attributes of the `CurrentJob` the calling code runs in; false outside a job."""
+
+    def __getattr__(self, name: str) -> Any:
+        found = _job.get()
+        if found is None:
+            raise JobsError(f"current_job.{name} was read outside a job")
+        return getattr(found, name)
+
+    def __bool__(self) -> bool:
+        return _job.get() is not None
+
+
+current_job: Any = _CurrentJobProxy()

@@ -1,0 +1,207 @@
+"""The words of this house as types: a job, its states, and what crosses between store and engine.
+
+Times are integer milliseconds since the Unix epoch (UTC), so that every store and every process
+writes the same value; durations are float seconds, as Python's own APIs have them.
+"""
+
+import secrets
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import NewType
+
+JobId = NewType("JobId", str)
+"""A UUIDv7 in its canonical text form: a name, unique; the order of jobs is `Job.seq`."""
+
+
+class JobState(StrEnum):
+    """Where a job is. Celery's names. `RETRY` is shown, never stored: pending after an attempt."""
+
+    PENDING = "PENDING"
+    RETRY = "RETRY"
+    STARTED = "STARTED"
+    SUCCESS = "SUCCESS"
+    FAILURE = "FAILURE"
+    REVOKED = "REVOKED"
+
+    @property
+    def ended(self) -> bool:
+        """Whether this state is final."""
+        return self in ENDED
+
+
+ENDED = frozenset({JobState.SUCCESS, JobState.FAILURE, JobState.REVOKED})
+
+TRANSITIONS: dict[JobState, frozenset[JobState]] = {
+    JobState.PENDING: frozenset({JobState.STARTED, JobState.REVOKED}),
+    JobState.STARTED: frozenset({JobState.PENDING, *ENDED}),
+    JobState.SUCCESS: frozenset(),
+    JobState.FAILURE: frozenset(),
+    JobState.REVOKED: frozenset(),
+}
+"""Which stored state may follow which. The SQL's CHECKs and guarded updates say the same again,
+and `tests/contract` holds the two against each other."""
+
+
+class ErrorKind(StrEnum):
+    """Why an attempt, or a job, did not succeed."""
+
+    EXCEPTION = "exception"
+    TIMEOUT = "timeout"
+    CRASH = "crash"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    LOST = "lost"
+    BAD_CONTEXT = "bad_context"
+    BAD_RESULT = "bad_result"
+
+
+@dataclass(frozen=True, slots=True)
+class JobError:
+    """Why a job failed, in words; the traceback is the task's own, never the service's."""
+
+    kind: ErrorKind
+    type: str
+    message: str
+    traceback: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One submission of a task: the row, as every store returns it.
+
+    `args` and `result` are JSON text, never parsed by a process that only passes them on.
+    `context` is the sealed request snapshot; `origin` is the little of it that stays readable (JSON
+    text: method, route, trace id).
+    """
+
+    id: JobId
+    task: str
+    args: str = "{}"
+    queue: str = "default"
+    priority: int = 0  #: higher runs first
+    max_attempts: int = 1
+    timeout: float | None = None  #: seconds one attempt may take
+    created_at: int
+    run_at: int | None = None  #: not before; None: as soon as a lane is free
+    expires_at: int | None = None  #: not started by then: revoked
+    context: bytes | None = None
+    origin: str | None = None
+    seq: int = 0  #: order of commit, given by the store
+    stored_state: JobState = JobState.PENDING
+    attempt: int = 0  #: rises at each claim: with `claimed_by` the fence
+    crashes: int = 0  #: attempts that killed their child: a budget of its own
+    lost: int = 0  #: attempts whose whole service died: likewise
+    started_at: int | None = None
+    finished_at: int | None = None
+    claimed_by: str | None = None
+    cancel_requested_at: int | None = None
+    result: str | None = None
+    error: JobError | None = None
+    progress: str | None = None  #: JSON text
+
+    @property
+    def state(self) -> JobState:
+        """The state as users see it."""
+        if self.stored_state is JobState.PENDING and self.attempt:
+            return JobState.RETRY
+        return self.stored_state
+
+    @property
+    def attempts_spent(self) -> int:
+        """Attempts that count against `max_attempts`: crashes and losses have budgets of their own."""
+        return self.attempt - self.crashes - self.lost
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One attempt, on its way to a child."""
+
+    job_id: JobId
+    attempt: int
+    task: str
+    args: str
+    context: bytes | None = None
+    timeout: float | None = None
+    max_attempts: int = 1
+
+    @classmethod
+    def of(cls, job: Job) -> "Invocation":
+        """The attempt that claiming `job` has begun."""
+        return cls(
+            job.id, job.attempt, job.task, job.args, job.context, job.timeout, job.max_attempts
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one attempt ended, and what its job becomes.
+
+    An engine says `SUCCESS`, `FAILURE` or `REVOKED`; the dispatcher, which knows the budgets, may turn
+    that into `PENDING` with a `run_at`: once more.
+    """
+
+    job_id: JobId
+    attempt: int
+    state: JobState
+    result: str | None = None  #: JSON text
+    error: JobError | None = None
+    started_at: int | None = None
+    finished_at: int | None = None
+    run_at: int | None = None
+
+    def again(self, run_at: int) -> "Outcome":
+        """The same ending, but the job runs once more, not before `run_at`."""
+        return replace(self, state=JobState.PENDING, run_at=run_at)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobQuery:
+    """Which jobs to list, newest first; every field narrows."""
+
+    state: JobState | None = None  #: as shown: PENDING means never attempted, RETRY the others
+    task: str | None = None
+    queue: str | None = None
+    created_after: int | None = None  #: inclusive, ms
+    created_before: int | None = None  #: exclusive, ms
+    limit: int = 100
+    before_seq: int | None = None  #: the page that follows the job with this `seq`
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """Jobs without args, context and result; `next_seq` continues the list, None at its end."""
+
+    jobs: Sequence[Job]
+    next_seq: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a claim brought, and when the next job that is not yet due will be (ms)."""
+
+    jobs: Sequence[Job]
+    next_due: int | None = None
+
+
+def now_ms() -> int:
+    """Wall clock, for what is shown and stored; deadlines inside a process use the monotonic clock."""
+    return time.time_ns() // 1_000_000
+
+
+_ids = threading.Lock()
+_last = 0
+
+
+def new_job_id() -> JobId:
+    """A UUIDv7 (RFC 9562 §5.7): 48 bits of milliseconds, then 12 that count up within one, then 62
+    random ones, so ids from one process sort in the order they were made."""
+    global _last  # noqa: PLW0603 - the counter is the process's
+    with _ids:
+        _last = max(_last + 1, now_ms() << 12)
+        stamp = _last
+    value = (stamp >> 12) << 80 | 7 << 76 | (stamp & 0xFFF) << 64 | 2 << 62 | secrets.randbits(62)
+    text = f"{value:032x}"
+    return JobId(f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}")

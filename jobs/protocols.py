@@ -1,0 +1,162 @@
+"""The two contracts everything else is built on: a store keeps jobs, an engine runs them.
+
+Both are async context managers. `tests/contract/` holds one suite for each, which every
+implementation passes; what a suite does not check, a caller may not rely on.
+"""
+
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from enum import Flag, StrEnum, auto
+from typing import Literal, Protocol
+
+from .model import Claim, Invocation, Job, JobId, JobPage, JobQuery, JobState, Outcome
+
+
+class Wake(Flag):
+    """What may have changed since the last `Store.wait()`."""
+
+    WORK = auto()  #: a job may be ready to claim
+    CANCEL = auto()  #: a running job may have been asked to stop
+    ENDED = auto()  #: a job may have ended, in another process
+
+
+class Store(AbstractAsyncContextManager["Store"], Protocol):
+    """Keeps jobs. Safe to use from any number of tasks of one event loop, and by several processes.
+
+    Every write is one closed unit of work: a caller that is cancelled while it waits leaves no
+    transaction open and loses nothing that it was promised. Writes raise `StoreBusy` or `StoreFull`.
+    """
+
+    claimant: str
+    """This process's name in `claimed_by`; alive as long as the store is open."""
+    location: str
+    """Where the jobs are, in words for people; for a file, its path."""
+
+    def hold_fileno(self) -> int | None:
+        """An open file whose lock says that the claimant is alive: a child that holds it too keeps its jobs
+        from being put back while it runs. None where the store has no such file."""
+
+    async def add(self, jobs: Sequence[Job]) -> None:
+        """Keep new jobs, all or none, in this order; durable when it returns. Adding an id that is
+        already kept changes nothing, so an add may be repeated."""
+
+    async def get(self, job_id: JobId) -> Job:
+        """The whole job, without its sealed context. Raises `JobNotFound`."""
+
+    async def find(self, query: JobQuery) -> JobPage:
+        """A page of jobs, newest first."""
+
+    async def states(self, job_ids: Collection[JobId]) -> dict[JobId, JobState]:
+        """The shown state of each of these jobs that exists."""
+
+    async def claim(self, limit: int) -> Claim:
+        """Take up to `limit` jobs to run here: PENDING, due, not expired; by priority, then in the order
+        they were added. Each becomes STARTED with `attempt` one higher, and comes whole."""
+
+    async def finish(self, outcomes: Sequence[Outcome]) -> set[JobId]:
+        """Record how attempts ended, and purge the context of jobs that are thereby over.
+
+        An outcome counts only if the job is STARTED, claimed by this process, and on that attempt (the
+        fence); the ids of those that counted are returned. PENDING with `run_at` puts the job back.
+        A `crash` or `lost` error raises that count. A job that was to be put back but has been asked
+        to stop becomes REVOKED."""
+
+    async def release(self, invocations: Sequence[Invocation]) -> None:
+        """Give back claimed jobs that never began: PENDING again, the attempt not spent. One that has been
+        asked to stop becomes REVOKED."""
+
+    async def cancel(self, job_id: JobId) -> JobState:
+        """Ask a job to stop; returns the state it was found in. PENDING becomes REVOKED at once; STARTED is
+        marked, and its claimant told by `Wake.CANCEL`; an ended job stays as it is. Raises `JobNotFound`."""
+
+    async def cancel_requests(self) -> Collection[JobId]:
+        """The jobs claimed here that have been asked to stop."""
+
+    async def reap(self) -> set[JobId]:
+        """Put back the jobs of claimants that are dead (kind `lost`), or fail those lost too often, and
+        revoke pending jobs that have expired. Returns the ids of the jobs that thereby ended."""
+
+    async def prune(self, ended_before: int, limit: int = 1000) -> int:
+        """Delete up to `limit` jobs that ended before then (ms); returns how many."""
+
+    async def wait(self) -> Wake:
+        """Return as soon as something may have changed since the last call: the process's one doorbell.
+        Rings for this process's own writes at once, for another's within 50 ms."""
+
+    async def check(self) -> None:
+        """Raise `StoreError` if the store cannot take a write now (readiness)."""
+
+
+class Interrupt(StrEnum):
+    """Why a running attempt is to stop."""
+
+    CANCEL = "cancel"
+    TIMEOUT = "timeout"
+    SHUTDOWN = "shutdown"
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The attempt has begun in the child with this pid."""
+
+    job_id: JobId
+    attempt: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a job says of itself while it runs (JSON text)."""
+
+    job_id: JobId
+    attempt: int
+    progress: str
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """Invocations the engine took and gives back unspent: they never began, or a shutdown stopped them."""
+
+    invocations: Sequence[Invocation]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A running job asks something of the service: to add jobs (a JSON array of `wire` jobs), or to
+    get or cancel one (its id, a JSON string). `reply` takes the JSON answer `{"ok": …}` or
+    `{"error": [type, message]}`, once."""
+
+    verb: Literal["add", "get", "cancel"]
+    body: bytes
+    reply: Callable[[bytes], None]
+
+
+Event = Started | Outcome | Progress | Withdrawn | Call
+
+
+class Engine(AbstractAsyncContextManager["Engine"], Protocol):
+    """Runs invocations. Failure is a value: no method raises for what a job does.
+
+    Every invocation taken by `start` comes back exactly once, as an `Outcome` or in a `Withdrawn`.
+    Leaving the context withdraws what has not begun, interrupts what has (soft, grace, kill), and
+    ends `events()` after the last of them; no process of a job is left.
+    """
+
+    @property
+    def free(self) -> int:
+        """How many more invocations it takes now."""
+
+    def start(self, batch: Sequence[Invocation]) -> None:
+        """Take invocations to run, at most `free` of them."""
+
+    def interrupt(self, job_id: JobId, why: Interrupt) -> None:
+        """Ask a running attempt to stop: softly, then, after the grace, by force. Its outcome follows:
+        REVOKED (`cancelled`), FAILURE (`timeout`), or for SHUTDOWN a `Withdrawn`. One that has not begun is
+        withdrawn; an unknown id is ignored."""
+
+    def events(self) -> AsyncIterator[Sequence[Event]]:
+        """What happens, in order, as many events at a time as have gathered since the last step."""
+
+    async def drain(self) -> None:
+        """Withdraw what has not begun, and return when what has begun has ended."""

@@ -1,0 +1,135 @@
+"""Every setting in one table: name, default, help.
+
+Precedence: a command-line flag, then the environment (`JOBS_<NAME>`), then `Jobs(app, <name>=…)`,
+then `app.config["JOBS_<NAME>"]`, then the default here.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from .errors import ConfigurationError
+
+Names = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """What can be set, and what holds if it is not."""
+
+    model_config = SettingsConfigDict(env_prefix="JOBS_", extra="forbid", frozen=True)
+
+    database: str = Field("jobs.db", description="SQLite file: a path, or sqlite:///path.")
+    engine: Literal["lanes", "inline"] = Field(
+        "lanes",
+        description="lanes: child processes. inline: in this process, for tests and debugging.",
+    )
+    lanes: int | None = Field(
+        None,
+        ge=0,
+        le=1024,
+        description="Child processes per service process; default: cores divided by workers; 0: only submit.",
+    )
+    workers: int = Field(
+        1, ge=1, le=256, description="Service processes that share this machine's cores."
+    )
+    app: str | None = Field(
+        None, description="Import string of the app: module:app or module:factory()."
+    )
+    tasks: Names = Field((), description="Modules with tasks, comma-separated.")
+    carry: Names = Field((), description="Names of g that travel with every job, comma-separated.")
+    secret_key: SecretStr | None = Field(
+        None,
+        description="Seals request snapshots at rest; default: the app's secret_key, else a file beside the database.",
+    )
+    secret_key_fallbacks: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="Earlier keys that may still open snapshots, comma-separated."
+    )
+    grace: float = Field(
+        10.0, ge=0, le=3600, description="Seconds that running jobs have to finish at shutdown."
+    )
+    stop_grace: float = Field(
+        5.0,
+        ge=0,
+        le=3600,
+        description="Seconds between asking a job to stop (cancel, timeout) and killing it.",
+    )
+    nice: int = Field(
+        10,
+        ge=0,
+        le=19,
+        description="Niceness of the child processes, so that jobs do not starve the API.",
+    )
+    max_crashes: int = Field(
+        3,
+        ge=1,
+        le=100,
+        description="Attempts of one job that may kill their child before it fails.",
+    )
+    max_args_bytes: int = Field(
+        262_144, ge=1, description="Largest arguments of one job, in bytes of JSON."
+    )
+    max_result_bytes: int = Field(
+        8_388_608, ge=1, description="Largest result of one job, in bytes of JSON."
+    )
+    max_body_bytes: int = Field(
+        1_048_576, ge=1, description="Largest request body that the job API reads."
+    )
+    busy_timeout: float = Field(
+        5.0,
+        ge=0,
+        le=60,
+        description="Seconds a write waits for another process before it answers busy.",
+    )
+    retention: float = Field(
+        604_800.0, gt=0, description="Seconds that an ended job and its result are kept."
+    )
+    allow_network_filesystem: bool = Field(
+        False,
+        description="Open a database on NFS, SMB or the like although SQLite's WAL is not safe there.",
+    )
+
+    @field_validator("tasks", "carry", "secret_key_fallbacks", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @property
+    def lane_count(self) -> int:
+        """How many lanes this process has."""
+        if self.lanes is not None:
+            return self.lanes
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        return max(1, (cores or 1) // self.workers)
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        flags: Mapping[str, Any] | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> "Settings":
+        """Settings from all four places. Raises `ConfigurationError` naming the setting that is wrong.
+
+        `config` is an app's configuration; its keys that begin with `JOBS_` count."""
+        lower = {
+            key.removeprefix("JOBS_").lower(): value
+            for key, value in (config or {}).items()
+            if key.startswith("JOBS_")
+        }
+        lower |= arguments or {}
+        in_environment = {name for name in cls.model_fields if f"JOBS_{name.upper()}" in os.environ}
+        given = {key: value for key, value in lower.items() if key not in in_environment}
+        try:
+            return cls(**{**given, **(flags or {})})
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"]) or "settings"
+            raise ConfigurationError(
+                f"setting {name!r} (JOBS_{name.upper()}): {first['msg']}"
+            ) from None
