@@ -1,0 +1,299 @@
+"""Jobs in one SQLite file, for one process or several on one machine."""
+
+import asyncio
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from jobs.errors import JobNotFound, StoreError
+from jobs.model import Claim, Invocation, Job, JobId, JobPage, JobQuery, JobState, Outcome
+from jobs.protocols import Wake
+
+from . import migrate
+from .bell import Bell
+from .claimant import Claimant, forget, new_name
+from .connection import Connection, close_writer, connect_reader, to_the_end
+from .faults import translated
+from .gate import Gate
+from .place import Place
+from .rows import listed, shown, whole
+from .writer import Writer
+from .writes import ADD, CANCEL, CLAIM, FINISH, PROBE, PRUNE, REAP, RELEASE, SQL
+
+_LOOK_EVERY = 0.025  #: seconds between looks for the commits of other processes
+
+_LISTING = {
+    state: SQL["find"].format(source=source, state=condition)
+    for state, source, condition in (
+        (None, "jobs", "TRUE"),
+        (JobState.PENDING, "jobs INDEXED BY jobs_ready", "state = 'PENDING' AND attempt = 0"),
+        (JobState.RETRY, "jobs INDEXED BY jobs_ready", "state = 'PENDING' AND attempt > 0"),
+        (JobState.STARTED, "jobs INDEXED BY jobs_started", "state = 'STARTED'"),
+        (JobState.SUCCESS, "jobs", "state = 'SUCCESS'"),
+        *(
+            (
+                state,
+                "jobs INDEXED BY jobs_unsuccessful",
+                f"state IN ('FAILURE', 'REVOKED') AND state = '{state}'",
+            )
+            for state in (JobState.FAILURE, JobState.REVOKED)
+        ),
+    )
+}
+
+
+class SQLiteStore:
+    """A `Store`; see there for what each method promises. To be opened once.
+
+    `busy_timeout`: seconds a write waits for other processes; `queue_limit`: jobs that may wait to be
+    added. Opening creates and migrates the database, and raises `DatabaseUnusable`, which leaves the
+    file as it was."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        busy_timeout: float,
+        allow_network_filesystem: bool = False,
+        queue_limit: int = 10_000,
+    ) -> None:
+        self._place = Place.at(path)
+        self._busy_timeout, self._queue_limit = busy_timeout, queue_limit
+        self._allow_network_filesystem = allow_network_filesystem
+        self.claimant = new_name()
+        self.location = str(self._place.path)
+        """The database file."""
+        self._bell = Bell()
+        self._alive: Claimant | None = None
+        self._opened: _Opened | None = None
+        self._closing = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        place = self._place
+        place.check(allow_network_filesystem=self._allow_network_filesystem)
+        migrate.check_version(place.look(), place.path)
+        async with AsyncExitStack() as stack:
+            gate = Gate(place.gate)
+            stack.callback(gate.close)
+            stack.callback(self._leave)
+            connection = await self._connected(
+                stack, lambda: self._connect(gate), partial(self._shut, gate)
+            )
+            await to_the_end(connection.run(lambda _: self._enter(gate)))
+            reader = await self._connected(stack, lambda: self._connect_reader(gate))
+            lister = await self._connected(stack, lambda: self._connect_reader(gate))
+            writer = Writer(
+                connection,
+                gate,
+                place.path,
+                claimant=self.claimant,
+                busy_timeout=self._busy_timeout,
+                queue_limit=self._queue_limit,
+                ring=self._bell.ring,
+            )
+            stack.push_async_callback(writer.close)
+            watch = asyncio.create_task(_watch(writer), name="jobs: store watch")
+            stack.push_async_callback(_end, watch)
+            self._opened = _Opened(writer, reader, lister)
+            self._closing = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._opened = None
+        await to_the_end(self._closing.aclose())
+
+    async def _connected(
+        self,
+        stack: AsyncExitStack,
+        connect: Callable[[], sqlite3.Connection],
+        shut: Callable[[sqlite3.Connection], None] = sqlite3.Connection.close,
+    ) -> Connection:
+        connection = Connection(connect, shut)
+        await connection.open()
+        stack.push_async_callback(connection.close)
+        return connection
+
+    # These run on their connection's thread, each under the gate.
+
+    def _connect(self, gate: Gate) -> sqlite3.Connection:
+        connection, _ = migrate.connect(self._place, gate, self._busy_timeout)
+        return connection
+
+    def _shut(self, gate: Gate, connection: sqlite3.Connection) -> None:
+        close_writer(connection, gate, time.monotonic() + self._busy_timeout)
+
+    def _connect_reader(self, gate: Gate) -> sqlite3.Connection:
+        with gate.held(time.monotonic() + self._busy_timeout):
+            return connect_reader(self._place, self._busy_timeout)
+
+    def _enter(self, gate: Gate) -> None:
+        with gate.held(time.monotonic() + self._busy_timeout):
+            self._alive = Claimant(self._place.claimants, self.claimant)
+
+    def _leave(self) -> None:
+        if self._alive is not None:
+            self._alive.close()
+
+    def hold_fileno(self) -> int:
+        """A file that says this process is alive as long as any process has it open: for its children."""
+        if self._alive is None:
+            raise StoreError("the store is not open")
+        return self._alive.fileno()
+
+    @property
+    def _parts(self) -> "_Opened":
+        if self._opened is None:
+            raise StoreError("the store is not open")
+        return self._opened
+
+    async def add(self, jobs: Sequence[Job]) -> None:
+        """See `Store.add`. Raises `StoreBusy` at once if too many jobs wait to be added."""
+        await self._parts.writer.submit(ADD, jobs, rows=len(jobs))
+
+    async def claim(self, limit: int) -> Claim:
+        """See `Store.claim`. What was claimed for a caller that has gone is given back."""
+        writer = self._parts.writer
+        claiming = writer.submit(CLAIM, limit)
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            claiming.add_done_callback(partial(_give_back, writer))
+            raise
+
+    async def finish(self, outcomes: Sequence[Outcome]) -> set[JobId]:
+        """See `Store.finish`."""
+        return await self._parts.writer.submit(FINISH, outcomes)
+
+    async def release(self, invocations: Sequence[Invocation]) -> None:
+        """See `Store.release`."""
+        await self._parts.writer.submit(RELEASE, invocations)
+
+    async def cancel(self, job_id: JobId) -> JobState:
+        """See `Store.cancel`. The state is the shown one: RETRY for a job that waits for its next attempt."""
+        return await self._parts.writer.submit(CANCEL, job_id)
+
+    async def reap(self) -> set[JobId]:
+        """See `Store.reap`."""
+        ended: set[JobId] = set()
+        more = True
+        while more:
+            reaped = await self._parts.writer.submit(REAP, self._place.claimants)
+            forget(self._place.claimants, reaped.dead)
+            ended |= reaped.ended
+            more = reaped.more
+        return ended
+
+    async def prune(self, ended_before: int, limit: int = 1000) -> int:
+        """See `Store.prune`."""
+        return await self._parts.writer.submit(PRUNE, (ended_before, limit))
+
+    async def check(self) -> None:
+        """See `Store.check`. Writes, and so finds out; after the disk has failed, the first check says so
+        and only a later one what has become of it."""
+        writer = self._parts.writer
+        failure = writer.failure
+        probing = writer.submit(PROBE, None)
+        if failure is not None:
+            probing.add_done_callback(_seen)
+            raise failure
+        await probing
+
+    async def wait(self) -> Wake:
+        """See `Store.wait`."""
+        return await self._bell.wait()
+
+    async def get(self, job_id: JobId) -> Job:
+        """See `Store.get`."""
+        rows = await self._read(self._parts.reader, SQL["get"], {"id": job_id})
+        if not rows:
+            raise JobNotFound(job_id)
+        return whole(rows[0])
+
+    async def states(self, job_ids: Collection[JobId]) -> dict[JobId, JobState]:
+        """See `Store.states`."""
+        ids = {"ids": json.dumps(list(job_ids))}
+        rows = await self._read(self._parts.reader, SQL["states"], ids)
+        return {job_id: shown(state, attempt) for job_id, state, attempt in rows}
+
+    async def cancel_requests(self) -> set[JobId]:
+        """See `Store.cancel_requests`."""
+        me = {"claimant": self.claimant}
+        return {row[0] for row in await self._read(self._parts.reader, SQL["cancel_requests"], me)}
+
+    async def find(self, query: JobQuery) -> JobPage:
+        """See `Store.find`."""
+        rows = await self._read(
+            self._parts.lister,
+            _LISTING[query.state],
+            {
+                "before_seq": 2**63 - 1 if query.before_seq is None else query.before_seq,
+                "task": query.task,
+                "queue": query.queue,
+                "created_after": query.created_after,
+                "created_before": query.created_before,
+                "limit": query.limit + 1,
+            },
+        )
+        jobs = [listed(row) for row in rows[: query.limit]]
+        return JobPage(jobs, jobs[-1].seq if len(rows) > query.limit else None)
+
+    async def _read(
+        self, connection: Connection, statement: str, values: dict[str, Any]
+    ) -> list[tuple[Any, ...]]:
+        try:
+            return await connection.run(_fetch, statement, values)
+        except sqlite3.Error as error:
+            raise translated(error, self._place.path) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    writer: Writer
+    reader: Connection
+    lister: Connection
+    """Apart, so that a long list holds nobody up who asks for one job."""
+
+
+def _fetch(
+    connection: sqlite3.Connection, statement: str, values: dict[str, Any]
+) -> list[tuple[Any, ...]]:
+    return connection.execute(statement, values).fetchall()
+
+
+def _give_back(writer: Writer, claiming: "asyncio.Future[Claim]") -> None:
+    if claiming.cancelled() or claiming.exception() is not None or not claiming.result().jobs:
+        return
+    invocations = [Invocation.of(job) for job in claiming.result().jobs]
+    with suppress(
+        StoreError
+    ):  # closed: then this process is dead to the others, and its jobs are reaped
+        writer.submit(RELEASE, invocations).add_done_callback(_seen)
+
+
+def _seen(future: "asyncio.Future[Any]") -> None:
+    """Nobody waits for this one: its failure is not news."""
+    if not future.cancelled():
+        future.exception()
+
+
+async def _watch(writer: Writer) -> None:
+    while True:
+        await asyncio.sleep(_LOOK_EVERY)
+        await writer.look()
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.wait({task})

@@ -1,0 +1,184 @@
+-- last_seq --
+-- The highest number a job ever had; no row at first.
+SELECT seq FROM sqlite_sequence WHERE name = 'jobs'
+
+-- add_job --
+-- An id that is already kept stays as it is.
+INSERT INTO jobs (seq, id, task, queue, priority, ready, max_attempts, timeout, created_at, run_at, expires_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO NOTHING
+
+-- added --
+-- Which of the jobs after `last` were new.
+SELECT seq FROM jobs WHERE seq > :last
+
+-- add_payload --
+-- Of a new job.
+INSERT INTO payloads (seq, args, context, origin) VALUES (?, ?, ?, ?)
+
+-- promote --
+-- Jobs whose time has come.
+UPDATE jobs SET ready = 1 WHERE ready = 0 AND run_at <= :now
+
+-- claimable --
+-- What a claim takes, whole, best first; `claim` marks it within the same transaction.
+SELECT
+    jobs.seq, id, task, queue, priority, max_attempts, timeout, created_at, run_at,
+    expires_at, origin, attempt + 1, crashes, lost, progress,
+    args, context, error
+FROM jobs CROSS JOIN payloads ON payloads.seq = jobs.seq
+WHERE state = 'PENDING' AND ready = 1 AND (expires_at IS NULL OR expires_at > :now)
+ORDER BY priority DESC, jobs.seq
+LIMIT :limit
+
+-- claim --
+-- The attempt counts from here on.
+UPDATE jobs SET state = 'STARTED', attempt = attempt + 1, claimed_by = :claimant, started_at = :now
+WHERE seq IN (SELECT value FROM json_each(:seqs)) AND state = 'PENDING'
+
+-- next_due --
+-- When the earliest job that is not yet due will be.
+SELECT min(run_at) FROM jobs WHERE ready = 0
+
+-- finish --
+-- The fence: an attempt's end counts only for the claimant and the attempt that the job is on.
+WITH ending AS MATERIALIZED (
+    SELECT
+        seq,
+        iif(value ->> 2 = 'PENDING' AND cancel_requested_at IS NOT NULL, 'REVOKED', value ->> 2) AS becomes,
+        value ->> 3 AS began_at,
+        value ->> 4 AS ended_at,
+        value ->> 5 AS again_at,
+        value ->> 6 AS crash,
+        value ->> 7 AS loss
+    FROM json_each(:endings) CROSS JOIN jobs ON jobs.id = value ->> 0
+    WHERE attempt = value ->> 1 AND claimed_by = :claimant AND state = 'STARTED'
+)
+UPDATE jobs SET
+    state = becomes,
+    ready = becomes != 'PENDING' OR again_at IS NULL OR again_at <= :now,
+    run_at = iif(becomes = 'PENDING', again_at, run_at),
+    started_at = iif(becomes = 'PENDING', NULL, coalesce(began_at, started_at)),
+    finished_at = iif(becomes = 'PENDING', NULL, coalesce(ended_at, :now)),
+    claimed_by = NULL,
+    crashes = crashes + crash,
+    lost = lost + loss
+FROM ending
+WHERE jobs.seq = ending.seq
+RETURNING seq, id, attempt, state
+
+-- record --
+-- What an attempt left; the request's context goes when the job has ended.
+UPDATE payloads SET context = iif(?, NULL, context), result = ?, error = ? WHERE seq = ?
+
+-- release --
+-- Attempts that never began are not spent.
+WITH given AS MATERIALIZED (
+    SELECT seq FROM json_each(:attempts) CROSS JOIN jobs ON jobs.id = value ->> 0
+    WHERE attempt = value ->> 1 AND claimed_by = :claimant AND state = 'STARTED'
+)
+UPDATE jobs SET
+    state = iif(cancel_requested_at IS NULL, 'PENDING', 'REVOKED'),
+    attempt = attempt - 1,
+    claimed_by = NULL,
+    started_at = NULL,
+    finished_at = iif(cancel_requested_at IS NULL, NULL, :now)
+WHERE seq IN (SELECT seq FROM given)
+RETURNING seq, state
+
+-- found --
+-- How a job stands.
+SELECT seq, state, attempt FROM jobs WHERE id = :id
+
+-- revoke --
+-- A job that has not begun.
+UPDATE jobs SET state = 'REVOKED', ready = 1, cancel_requested_at = :now, finished_at = :now
+WHERE seq = :seq AND state = 'PENDING'
+
+-- request_cancel --
+-- A running job: its claimant stops it.
+UPDATE jobs SET cancel_requested_at = coalesce(cancel_requested_at, :now)
+WHERE seq = :seq AND state = 'STARTED'
+
+-- claimants --
+-- Who holds jobs.
+SELECT DISTINCT claimed_by FROM jobs WHERE state = 'STARTED'
+
+-- reap --
+-- Jobs whose claimant is dead: once more, unless asked to stop or lost too often.
+UPDATE jobs SET
+    state = CASE
+        WHEN cancel_requested_at IS NOT NULL THEN 'REVOKED'
+        WHEN lost + 1 >= :max_lost THEN 'FAILURE'
+        ELSE 'PENDING'
+    END,
+    lost = lost + 1,
+    claimed_by = NULL,
+    started_at = iif(cancel_requested_at IS NULL AND lost + 1 < :max_lost, NULL, started_at),
+    finished_at = iif(cancel_requested_at IS NULL AND lost + 1 < :max_lost, NULL, :now)
+WHERE state = 'STARTED' AND claimed_by IN (SELECT value FROM json_each(:dead))
+RETURNING seq, id, state
+
+-- expire --
+-- Jobs that were not started in time.
+UPDATE jobs SET state = 'REVOKED', ready = 1, finished_at = :now
+WHERE seq IN (
+    SELECT seq FROM jobs
+    WHERE state = 'PENDING' AND expires_at IS NOT NULL AND expires_at <= :now
+    LIMIT :limit
+)
+RETURNING seq, id, state
+
+-- past --
+-- Jobs that ended long ago.
+SELECT seq FROM jobs WHERE finished_at IS NOT NULL AND finished_at < :ended_before
+ORDER BY finished_at LIMIT :limit
+
+-- forget_payloads --
+-- Of these jobs.
+DELETE FROM payloads WHERE seq IN (SELECT value FROM json_each(:seqs))
+
+-- forget_jobs --
+-- These jobs.
+DELETE FROM jobs WHERE seq IN (SELECT value FROM json_each(:seqs))
+
+-- get --
+-- A whole job, but for its context.
+SELECT
+    jobs.seq, id, task, queue, priority, max_attempts, timeout, created_at, run_at,
+    expires_at, origin, attempt, crashes, lost, progress,
+    started_at, finished_at, claimed_by, cancel_requested_at,
+    args, result, state, error
+FROM jobs CROSS JOIN payloads ON payloads.seq = jobs.seq
+WHERE id = :id
+
+-- find --
+-- A page of jobs, newest first. `source` names the index that a rare state has.
+SELECT
+    jobs.seq, id, task, queue, priority, max_attempts, timeout, created_at, run_at,
+    expires_at, origin, attempt, crashes, lost, progress,
+    started_at, finished_at, claimed_by, cancel_requested_at,
+    state, error
+FROM (
+    SELECT seq FROM {source}
+    WHERE {state}
+        AND seq < :before_seq
+        AND (:task IS NULL OR task = :task)
+        AND (:queue IS NULL OR queue = :queue)
+        AND (:created_after IS NULL OR created_at >= :created_after)
+        AND (:created_before IS NULL OR created_at < :created_before)
+    ORDER BY seq DESC
+    LIMIT :limit
+) AS page
+CROSS JOIN jobs ON jobs.seq = page.seq
+CROSS JOIN payloads ON payloads.seq = page.seq
+ORDER BY page.seq DESC
+
+-- states --
+-- How several jobs stand.
+SELECT id, state, attempt FROM jobs WHERE id IN (SELECT value FROM json_each(:ids))
+
+-- cancel_requests --
+-- What a claimant has been asked to stop.
+SELECT id FROM jobs
+WHERE state = 'STARTED' AND claimed_by = :claimant AND cancel_requested_at IS NOT NULL

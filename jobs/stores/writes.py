@@ -1,0 +1,232 @@
+"""The writes, each a plain function on the writer's connection, inside its transaction."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.errors import JobNotFound
+from jobs.model import Claim, ErrorKind, Invocation, Job, JobError, JobId, JobState, Outcome
+from jobs.protocols import Wake
+
+from . import claimant
+from .queries import load
+from .rows import claimed, error_to_text, shown
+from .writer import Transaction, Verb
+
+SQL = load(Path(__file__).with_name("sqlite.sql"))
+
+MAX_LOST = 3  #: attempts of one job that may lose their whole service before it fails
+EXPIRED_AT_ONCE = 1000  #: jobs that one transaction revokes at most, so that others get their turn
+
+_JOB_BYTES = 500  #: of log that a change of one job takes besides its payload
+
+_ENDED = ("SUCCESS", "FAILURE", "REVOKED")
+
+
+def _error(kind: ErrorKind, type_: str, message: str) -> str | None:
+    return error_to_text(JobError(kind, type_, message))
+
+
+_NOT_BEGUN = _error(ErrorKind.CANCELLED, "Cancelled", "cancelled before it began")
+_NOT_AGAIN = _error(ErrorKind.CANCELLED, "Cancelled", "cancelled; the attempt under way had failed")
+_EXPIRED = _error(ErrorKind.EXPIRED, "Expired", "not started before it expired")
+_LOST = {
+    "PENDING": _error(ErrorKind.LOST, "Lost", "the service that ran it died; it runs again"),
+    "FAILURE": _error(ErrorKind.LOST, "Lost", f"the service that ran it died, {MAX_LOST} times"),
+    "REVOKED": _error(ErrorKind.CANCELLED, "Cancelled", "cancelled; the service that ran it died"),
+}
+
+_Left = tuple[bool, str | None, str | None, int]
+"""What `record` takes: whether the job has ended, result, error, seq."""
+
+
+def _record(transaction: Transaction, left: Sequence[_Left]) -> None:
+    if left:
+        transaction.connection.executemany(SQL["record"], left)
+
+
+def _add(transaction: Transaction, requests: Sequence[Sequence[Job]]) -> list[None]:
+    connection, now = transaction.connection, transaction.now
+    (last,) = connection.execute(SQL["last_seq"]).fetchone() or (0,)
+    hot: list[tuple[Any, ...]] = []
+    payloads: list[tuple[Any, ...]] = []
+    seq, size = last, 0
+    for jobs in requests:
+        for job in jobs:
+            seq += 1
+            run_at, args, context = job.run_at, job.args, job.context
+            hot.append(
+                (
+                    *(seq, job.id, job.task, job.queue, job.priority),
+                    *(run_at is None or run_at <= now, job.max_attempts, job.timeout),
+                    *(job.created_at, run_at, job.expires_at),
+                )
+            )
+            payloads.append((seq, args, context, job.origin))
+            size += len(args) + len(context or b"")
+    # Rows, not json_each: as fast, and a sealed context is bytes.
+    if connection.executemany(SQL["add_job"], hot).rowcount < len(hot):
+        new = {seq for (seq,) in connection.execute(SQL["added"], {"last": last})}
+        payloads = [payload for payload in payloads if payload[0] in new]
+    connection.executemany(SQL["add_payload"], payloads)
+    transaction.wake |= Wake.WORK
+    transaction.size += size + len(hot) * _JOB_BYTES
+    return [None] * len(requests)
+
+
+def _claim(transaction: Transaction, limits: Sequence[int]) -> list[Claim]:
+    connection, me, now = transaction.connection, transaction.claimant, transaction.now
+    connection.execute(SQL["promote"], {"now": now})
+    claims = []
+    for limit in limits:
+        # Read, then mark: RETURNING is neither sorted nor joined, and slower.
+        rows = connection.execute(SQL["claimable"], {"now": now, "limit": max(limit, 0)}).fetchall()
+        if rows:
+            seqs = json.dumps([row[0] for row in rows])
+            connection.execute(SQL["claim"], {"claimant": me, "now": now, "seqs": seqs})
+        (due,) = connection.execute(SQL["next_due"]).fetchone()
+        transaction.size += len(rows) * _JOB_BYTES
+        claims.append(Claim([claimed(row, me, now) for row in rows], due))
+    return claims
+
+
+def _finish(transaction: Transaction, requests: Sequence[Sequence[Outcome]]) -> list[set[JobId]]:
+    return [_finish_one(transaction, outcomes) for outcomes in requests]
+
+
+def _finish_one(transaction: Transaction, outcomes: Sequence[Outcome]) -> set[JobId]:
+    by_attempt = {(outcome.job_id, outcome.attempt): outcome for outcome in outcomes}
+    endings = [
+        (
+            *(outcome.job_id, outcome.attempt, outcome.state),
+            *(outcome.started_at, outcome.finished_at, outcome.run_at),
+            *_counted(outcome.error),
+        )
+        for outcome in by_attempt.values()
+    ]
+    rows = transaction.connection.execute(
+        SQL["finish"],
+        {
+            "endings": json.dumps(endings),
+            "claimant": transaction.claimant,
+            "now": transaction.now,
+        },
+    ).fetchall()
+    left: list[_Left] = []
+    for seq, job_id, attempt, state in rows:
+        outcome = by_attempt[job_id, attempt]
+        if state == outcome.state:
+            left.append((state in _ENDED, outcome.result, error_to_text(outcome.error), seq))
+            transaction.size += _JOB_BYTES + len(outcome.result or "")
+        else:
+            left.append((True, None, _NOT_AGAIN, seq))
+            transaction.wake |= Wake.ENDED
+        if state == "PENDING":
+            transaction.wake |= Wake.WORK
+    _record(transaction, left)
+    return {row[1] for row in rows}
+
+
+def _counted(error: JobError | None) -> tuple[int, int]:
+    """How much an error adds to `crashes` and to `lost`."""
+    if error is None:
+        return 0, 0
+    return int(error.kind is ErrorKind.CRASH), int(error.kind is ErrorKind.LOST)
+
+
+def _release(transaction: Transaction, requests: Sequence[Sequence[Invocation]]) -> list[None]:
+    attempts = [(one.job_id, one.attempt) for request in requests for one in request]
+    rows = transaction.connection.execute(
+        SQL["release"],
+        {
+            "attempts": json.dumps(attempts),
+            "claimant": transaction.claimant,
+            "now": transaction.now,
+        },
+    ).fetchall()
+    revoked: list[_Left] = [
+        (True, None, _NOT_BEGUN, seq) for seq, state in rows if state == "REVOKED"
+    ]
+    _record(transaction, revoked)
+    transaction.wake |= Wake.WORK | (Wake.ENDED if revoked else Wake(0))
+    return [None] * len(requests)
+
+
+def _cancel(transaction: Transaction, job_ids: Sequence[JobId]) -> list[JobState | JobNotFound]:
+    return [_cancel_one(transaction, job_id) for job_id in job_ids]
+
+
+def _cancel_one(transaction: Transaction, job_id: JobId) -> JobState | JobNotFound:
+    row = transaction.connection.execute(SQL["found"], {"id": job_id}).fetchone()
+    if row is None:
+        return JobNotFound(job_id)
+    seq, state, attempt = row
+    if state == "PENDING":
+        transaction.connection.execute(SQL["revoke"], {"seq": seq, "now": transaction.now})
+        _record(transaction, [(True, None, _NOT_BEGUN, seq)])
+        transaction.wake |= Wake.ENDED
+    elif state == "STARTED":
+        transaction.connection.execute(SQL["request_cancel"], {"seq": seq, "now": transaction.now})
+        transaction.wake |= Wake.CANCEL
+    return shown(state, attempt)
+
+
+@dataclass(frozen=True, slots=True)
+class Reaped:
+    """What a reap did: the jobs it ended, whether more have expired, and who was dead."""
+
+    ended: set[JobId]
+    more: bool
+    dead: set[str]
+
+
+def _reap(transaction: Transaction, folders: Sequence[Path]) -> list[Reaped]:
+    connection, now = transaction.connection, transaction.now
+    holders = [name for (name,) in connection.execute(SQL["claimants"])]
+    # Under the gate, as the making of a claimant is: none can be half made now.
+    dead = claimant.dead(folders[0], holders, me=transaction.claimant)
+    lost = connection.execute(
+        SQL["reap"], {"dead": json.dumps(sorted(dead)), "max_lost": MAX_LOST, "now": now}
+    ).fetchall()
+    expired = connection.execute(SQL["expire"], {"now": now, "limit": EXPIRED_AT_ONCE}).fetchall()
+    _record(transaction, [(state in _ENDED, None, _LOST[state], seq) for seq, _, state in lost])
+    _record(transaction, [(True, None, _EXPIRED, seq) for seq, _, _ in expired])
+    ended = {job_id for _, job_id, state in lost + expired if state in _ENDED}
+    transaction.wake |= Wake.ENDED if ended else Wake(0)
+    transaction.wake |= Wake.WORK if len(ended) < len(lost) + len(expired) else Wake(0)
+    return [Reaped(ended, len(expired) == EXPIRED_AT_ONCE, dead)] * len(folders)
+
+
+def _prune(transaction: Transaction, requests: Sequence[tuple[int, int]]) -> list[int]:
+    return [_prune_one(transaction, *request) for request in requests]
+
+
+def _prune_one(transaction: Transaction, ended_before: int, limit: int) -> int:
+    connection = transaction.connection
+    past = {"ended_before": ended_before, "limit": limit}
+    rows = connection.execute(SQL["past"], past).fetchall()
+    if rows:
+        seqs = {"seqs": json.dumps([seq for (seq,) in rows])}
+        connection.execute(SQL["forget_payloads"], seqs)
+        connection.execute(SQL["forget_jobs"], seqs)
+    return len(rows)
+
+
+def _probe(transaction: Transaction, requests: Sequence[None]) -> list[None]:
+    """Write something that changes nothing: it says whether writing works."""
+    (version,) = transaction.connection.execute("PRAGMA user_version").fetchone()
+    transaction.connection.execute(f"PRAGMA user_version = {version}")
+    return [None] * len(requests)
+
+
+# In the order within a transaction: what frees a job comes before what takes one.
+FINISH = Verb(0, _finish)
+RELEASE = Verb(1, _release)
+CANCEL: Verb[JobId, JobState] = Verb(2, _cancel)
+ADD = Verb(3, _add)
+REAP = Verb(4, _reap)
+PRUNE = Verb(5, _prune)
+CLAIM = Verb(6, _claim)
+PROBE = Verb(7, _probe)

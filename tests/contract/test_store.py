@@ -1,0 +1,865 @@
+"""What every store promises, written once against the protocol and run on each implementation."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.errors import JobNotFound, StoreError
+from jobs.model import (
+    TRANSITIONS,
+    ErrorKind,
+    Job,
+    JobId,
+    JobQuery,
+    JobState,
+    new_job_id,
+    now_ms,
+)
+from jobs.protocols import Store, Wake
+from tests.store_play import (
+    BACKENDS,
+    PATIENCE,
+    Backend,
+    claimed_one,
+    ended,
+    failure,
+    ids,
+    invocations,
+    new_job,
+    new_jobs,
+    past,
+    silence,
+    until,
+)
+
+HOUR = 3_600_000  #: ms
+MAX_LOST = 3
+
+
+@pytest.fixture(params=list(BACKENDS))
+async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
+    backend = BACKENDS[request.param](tmp_path)
+    yield backend
+    await backend.close()
+
+
+@pytest.fixture
+async def store(backend: Backend) -> Store:
+    return await backend.open()
+
+
+# add, get
+
+
+async def test_a_job_comes_back_as_it_was_added(store: Store) -> None:
+    job = new_job(
+        args='{"text": "Grüße, 世界 🙂"}',
+        queue="mail",
+        priority=-3,
+        max_attempts=4,
+        timeout=2.5,
+        run_at=now_ms() + HOUR,
+        expires_at=now_ms() + 2 * HOUR,
+        context=b"\0sealed\xff",
+        origin='{"method": "POST"}',
+    )
+    await store.add([job])
+    kept = await store.get(job.id)
+    assert kept == replace(job, seq=kept.seq, context=None)
+    assert kept.state is JobState.PENDING
+
+
+async def test_a_job_is_kept_with_the_defaults_of_a_job(store: Store) -> None:
+    job = Job(id=new_job_id(), task="t", created_at=1)
+    await store.add([job])
+    kept = await store.get(job.id)
+    assert kept == replace(job, seq=kept.seq)
+
+
+async def test_jobs_survive_the_store(backend: Backend, store: Store) -> None:
+    job = await claimed_one(store)
+    await store.finish([ended(job, result="[1, 2]")])
+    await backend.die(store)
+    assert (await (await backend.open()).get(job.id)).result == "[1, 2]"
+
+
+async def test_jobs_are_numbered_in_the_order_they_were_added(store: Store) -> None:
+    jobs = new_jobs(5)
+    await store.add(jobs[:3])
+    await store.add(jobs[3:])
+    numbers = [(await store.get(job.id)).seq for job in jobs]
+    assert numbers == sorted(set(numbers))
+
+
+async def test_a_number_is_not_given_twice(store: Store) -> None:
+    job = await claimed_one(store)
+    await store.finish([ended(job)])
+    assert await store.prune(now_ms() + HOUR) == 1
+    later = new_job()
+    await store.add([later])
+    assert (await store.get(later.id)).seq > job.seq
+
+
+async def test_adding_nothing_is_no_error(store: Store) -> None:
+    await store.add([])
+
+
+async def test_adding_an_id_again_changes_nothing(store: Store) -> None:
+    job = new_job(args='{"n": 1}', context=b"first")
+    await store.add([job])
+    (before,) = (await store.claim(1)).jobs
+    other = new_job()
+    await store.add([replace(job, args='{"n": 2}', context=b"second"), other, other])
+    assert (await store.get(job.id)).args == '{"n": 1}'
+    await store.release(invocations(before))
+    again = (await store.claim(9)).jobs
+    assert [(one.id, one.args, one.context) for one in again] == [
+        (job.id, '{"n": 1}', b"first"),
+        (other.id, "{}", None),
+    ]
+
+
+async def test_an_add_that_fails_keeps_none_of_its_jobs_and_all_of_its_neighbours(
+    store: Store,
+) -> None:
+    good, bad, neighbours = new_jobs(2), new_job(max_attempts=0), new_jobs(5)
+    results = await asyncio.gather(
+        *(store.add([job]) for job in neighbours[:3]),
+        store.add([*good, bad]),
+        *(store.add([job]) for job in neighbours[3:]),
+        return_exceptions=True,
+    )
+    assert isinstance(results[3], StoreError)
+    assert [result for result in results if result is not None] == [results[3]]
+    assert set(await store.states([*ids(good), bad.id, *ids(neighbours)])) == set(ids(neighbours))
+
+
+async def test_many_tasks_add_at_the_same_time(store: Store) -> None:
+    jobs = new_jobs(300)
+    await asyncio.gather(*(store.add([job]) for job in jobs))
+    assert ids((await store.claim(1000)).jobs) == ids(jobs)
+
+
+async def test_an_unknown_id_is_not_found(store: Store) -> None:
+    unknown = new_job_id()
+    for look in (store.get, store.cancel):
+        with pytest.raises(JobNotFound) as caught:
+            await look(unknown)
+        assert caught.value.job_id == unknown
+    assert await store.states([unknown]) == {}
+
+
+# find, states
+
+
+async def test_jobs_are_listed_newest_first_without_what_is_long(store: Store) -> None:
+    jobs = new_jobs(3, args='{"n": 1}', context=b"x", origin='{"method": "POST"}')
+    await store.add(jobs)
+    (one,) = (await store.claim(1)).jobs
+    await store.finish([ended(one, JobState.FAILURE)])
+    page = await store.find(JobQuery())
+    assert ids(page.jobs) == ids(reversed(jobs))
+    assert page.next_seq is None
+    for listed in page.jobs:
+        assert listed == replace(await store.get(listed.id), args="{}", result=None)
+    assert page.jobs[2].error == failure()
+
+
+async def test_a_list_is_read_page_by_page_while_jobs_are_added(store: Store) -> None:
+    jobs = new_jobs(7)
+    await store.add(jobs)
+    seen: list[JobId] = []
+    query = JobQuery(limit=3)
+    while True:
+        page = await store.find(query)
+        seen += ids(page.jobs)
+        await store.add([new_job()])
+        if page.next_seq is None:
+            break
+        query = replace(query, before_seq=page.next_seq)
+    assert seen == ids(reversed(jobs))
+
+
+async def test_a_page_that_is_just_full_is_the_last(store: Store) -> None:
+    await store.add(new_jobs(3))
+    assert (await store.find(JobQuery(limit=3))).next_seq is None
+
+
+async def one_of_each(store: Store) -> dict[JobState, Job]:
+    """A job in each state, as shown."""
+    made = {}
+    for state in (JobState.SUCCESS, JobState.FAILURE, JobState.REVOKED, JobState.RETRY):
+        job = await claimed_one(store)
+        stored = JobState.PENDING if state is JobState.RETRY else state
+        await store.finish([ended(job, stored, run_at=now_ms() + HOUR)])
+        made[state] = job
+    made[JobState.STARTED] = await claimed_one(store)
+    made[JobState.PENDING] = new_job()
+    await store.add([made[JobState.PENDING]])
+    return made
+
+
+@pytest.mark.parametrize("state", list(JobState))
+async def test_a_list_is_narrowed_to_a_state(store: Store, state: JobState) -> None:
+    made = await one_of_each(store)
+    page = await store.find(JobQuery(state=state))
+    assert ids(page.jobs) == [made[state].id]
+    assert page.jobs[0].state is state
+
+
+async def test_states_are_the_shown_ones(store: Store) -> None:
+    made = await one_of_each(store)
+    assert await store.states([*ids(made.values()), new_job_id()]) == {
+        job.id: state for state, job in made.items()
+    }
+
+
+async def test_a_list_is_narrowed_by_task_queue_and_time_all_at_once(store: Store) -> None:
+    wanted = [new_job(task="a", queue="q", created_at=at) for at in (1000, 1999)]
+    others = [
+        new_job(task="a", queue="q", created_at=999),
+        new_job(task="a", queue="q", created_at=2000),
+        new_job(task="b", queue="q", created_at=1500),
+        new_job(task="a", queue="p", created_at=1500),
+    ]
+    await store.add([*wanted, *others])
+    query = JobQuery(task="a", queue="q", created_after=1000, created_before=2000)
+    assert ids((await store.find(query)).jobs) == ids(reversed(wanted))
+    assert ids((await store.find(replace(query, task="none"))).jobs) == []
+    assert len((await store.find(replace(query, state=JobState.PENDING))).jobs) == 2
+
+
+# claim
+
+
+async def test_a_claim_takes_the_highest_priority_first_then_the_oldest(store: Store) -> None:
+    low, first, second, high = (new_job(priority=priority) for priority in (-1, 0, 0, 7))
+    await store.add([low, first])
+    await store.add([second, high])
+    assert ids((await store.claim(3)).jobs) == ids([high, first, second])
+    assert ids((await store.claim(3)).jobs) == [low.id]
+    assert (await store.claim(3)).jobs == []
+
+
+async def test_a_claim_starts_the_attempt_and_brings_the_job_whole(store: Store) -> None:
+    before = now_ms()
+    job = new_job(args="[1]", context=b"sealed", timeout=1.5, max_attempts=2, origin="{}")
+    await store.add([job])
+    (got,) = (await store.claim(1)).jobs
+    assert got.context == b"sealed"
+    assert replace(got, context=None) == await store.get(job.id)
+    assert (got.stored_state, got.attempt, got.claimed_by) == (JobState.STARTED, 1, store.claimant)
+    assert got.started_at is not None
+    assert before <= got.started_at <= now_ms()
+
+
+async def test_a_claim_of_nothing_takes_nothing(store: Store) -> None:
+    await store.add([new_job()])
+    assert (await store.claim(0)).jobs == []
+
+
+async def test_a_job_is_not_claimed_before_its_time(store: Store) -> None:
+    due = now_ms() + 150
+    early, late = new_job(run_at=due), new_job(run_at=due + HOUR)
+    await store.add([late, early])
+    claim = await store.claim(9)
+    assert (claim.jobs, claim.next_due) == ([], due)
+    await past(due)
+    claim = await store.claim(9)
+    assert ids(claim.jobs) == [early.id]
+    assert claim.next_due == due + HOUR
+
+
+async def test_a_job_whose_time_has_passed_waits_its_turn_like_any_other(store: Store) -> None:
+    now, past = new_job(), new_job(run_at=now_ms() - HOUR)
+    await store.add([now, past])
+    claim = await store.claim(9)
+    assert ids(claim.jobs) == ids([now, past])
+    assert claim.next_due is None
+
+
+async def test_an_expired_job_is_not_claimed(store: Store) -> None:
+    expired, lasting = new_job(expires_at=now_ms() - 1), new_job(expires_at=now_ms() + HOUR)
+    await store.add([expired, lasting])
+    assert ids((await store.claim(9)).jobs) == [lasting.id]
+
+
+async def test_no_job_is_claimed_twice(backend: Backend) -> None:
+    stores = [await backend.open() for _ in range(3)]
+    jobs = new_jobs(200)
+    await asyncio.gather(*(stores[n % 3].add([job]) for n, job in enumerate(jobs)))
+
+    async def take(store: Store) -> list[JobId]:
+        mine: list[JobId] = []
+        while got := (await store.claim(7)).jobs:
+            mine += ids(got)
+        return mine
+
+    taken = await asyncio.gather(*(take(store) for store in stores for _ in range(2)))
+    assert sorted(job_id for mine in taken for job_id in mine) == sorted(ids(jobs))
+
+
+async def test_what_was_claimed_for_a_caller_that_has_gone_is_given_back(store: Store) -> None:
+    jobs = new_jobs(3)
+    await store.add(jobs)
+    for turns in range(6):
+        claiming = asyncio.create_task(store.claim(9))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        claiming.cancel()
+        await asyncio.wait({claiming})
+        assert claiming.cancelled()
+    async with asyncio.timeout(PATIENCE):
+        while not (claim := await store.claim(9)).jobs:
+            pass
+    assert ids(claim.jobs) == ids(jobs)
+    assert [job.attempt for job in claim.jobs] == [1, 1, 1]
+
+
+# finish
+
+
+async def test_a_result_is_kept_as_it_was_written(store: Store) -> None:
+    job = await claimed_one(store)
+    outcome = ended(job, result='{"a":  1.0, "ü": "🙂"}', started_at=123, finished_at=456)
+    assert await store.finish([outcome]) == {job.id}
+    kept = await store.get(job.id)
+    assert kept.state is JobState.SUCCESS
+    assert (kept.result, kept.error) == ('{"a":  1.0, "ü": "🙂"}', None)
+    assert (kept.started_at, kept.finished_at, kept.claimed_by) == (123, 456, None)
+
+
+async def test_an_end_without_times_is_timed_by_the_store(store: Store) -> None:
+    job = await claimed_one(store)
+    await store.finish([ended(job)])
+    kept = await store.get(job.id)
+    assert kept.started_at == job.started_at
+    assert job.started_at is not None
+    assert kept.finished_at is not None
+    assert job.started_at <= kept.finished_at <= now_ms()
+
+
+@pytest.mark.parametrize("state", [JobState.FAILURE, JobState.REVOKED])
+async def test_an_error_is_kept_whatever_it_says(store: Store, state: JobState) -> None:
+    job = await claimed_one(store)
+    error = failure(ErrorKind.TIMEOUT, message="odd: \0 \ud800 \"'\\ 🙂\n")
+    await store.finish([ended(job, state, error=error)])
+    kept = await store.get(job.id)
+    assert (kept.state, kept.error, kept.result) == (state, error, None)
+
+
+@pytest.mark.parametrize("state", [JobState.SUCCESS, JobState.FAILURE, JobState.REVOKED])
+async def test_the_context_is_purged_with_the_end_of_a_job(
+    backend: Backend, store: Store, state: JobState
+) -> None:
+    job = await claimed_one(store, new_job(context=b"secret"))
+    assert backend.context(job.id) == b"secret"
+    await store.finish([ended(job, state)])
+    assert backend.context(job.id) is None
+
+
+async def test_many_outcomes_are_recorded_at_once(store: Store) -> None:
+    await store.add(new_jobs(50))
+    jobs = (await store.claim(50)).jobs
+    outcomes = [ended(job, result=str(n)) for n, job in enumerate(jobs)]
+    assert await store.finish(list(reversed(outcomes))) == set(ids(jobs))
+    assert [(await store.get(job.id)).result for job in jobs] == [str(n) for n in range(50)]
+
+
+async def test_finishing_nothing_is_no_error(store: Store) -> None:
+    assert await store.finish([]) == set()
+
+
+async def test_an_outcome_counts_only_from_the_claimant_and_for_the_attempt(
+    backend: Backend, store: Store
+) -> None:
+    other = await backend.open()
+    first, pending = await claimed_one(store), new_job()
+    await store.finish([ended(first, JobState.PENDING)])
+    (second,) = (await store.claim(1)).jobs
+    await store.add([pending])
+    before = await store.get(second.id)
+    assert await store.finish([ended(first), ended(replace(second, attempt=3))]) == set()
+    assert await other.finish([ended(second)]) == set()
+    assert await store.finish([ended(pending), ended(new_job())]) == set()
+    assert await store.get(second.id) == before
+    assert await store.finish([ended(first, JobState.FAILURE), ended(second)]) == {second.id}
+    assert (await store.get(second.id)).state is JobState.SUCCESS
+    assert (await store.get(pending.id)).state is JobState.PENDING
+
+
+async def test_only_the_first_outcome_of_an_attempt_counts(store: Store) -> None:
+    job = await claimed_one(store)
+    finished = await asyncio.gather(
+        store.finish([ended(job)]), store.finish([ended(job, JobState.FAILURE)])
+    )
+    assert finished == [{job.id}, set()]
+    before = await store.get(job.id)
+    assert before.state is JobState.SUCCESS
+    assert await store.finish([ended(job, JobState.FAILURE)]) == set()
+    assert await store.get(job.id) == before
+
+
+async def test_a_job_runs_again_at_its_time_with_its_context_and_its_last_error(
+    store: Store,
+) -> None:
+    job = await claimed_one(store, new_job(context=b"sealed"))
+    at = now_ms() + HOUR
+    outcome = ended(job, JobState.FAILURE, finished_at=now_ms()).again(at)
+    assert await store.finish([outcome]) == {job.id}
+    kept = await store.get(job.id)
+    assert (kept.state, kept.stored_state) == (JobState.RETRY, JobState.PENDING)
+    assert (kept.attempt, kept.run_at, kept.error) == (1, at, failure())
+    assert (kept.started_at, kept.finished_at, kept.claimed_by) == (None, None, None)
+    assert await store.claim(1) == type(await store.claim(1))([], at)
+
+    soon = await claimed_one(store, new_job(context=b"sealed"))
+    await store.finish([ended(soon, JobState.FAILURE).again(now_ms())])
+    (second,) = (await store.claim(1)).jobs
+    assert (second.id, second.attempt, second.context) == (soon.id, 2, b"sealed")
+    assert second.error == failure()
+    await store.finish([ended(second)])
+    assert (await store.get(soon.id)).error is None
+
+
+async def test_crashes_and_losses_are_counted(store: Store) -> None:
+    job = await claimed_one(store)
+    for kind in (ErrorKind.CRASH, ErrorKind.LOST, ErrorKind.CRASH, ErrorKind.EXCEPTION):
+        await store.finish([ended(job, JobState.FAILURE, error=failure(kind)).again(now_ms())])
+        (job,) = (await store.claim(1)).jobs
+    assert (job.attempt, job.crashes, job.lost, job.attempts_spent) == (5, 2, 1, 2)
+    await store.finish([ended(job, JobState.FAILURE, error=failure(ErrorKind.CRASH))])
+    assert (await store.get(job.id)).crashes == 3
+
+
+async def test_a_job_that_was_to_run_again_but_was_asked_to_stop_is_revoked(
+    backend: Backend, store: Store
+) -> None:
+    job = await claimed_one(store, new_job(context=b"secret"))
+    await store.cancel(job.id)
+    assert await store.finish([ended(job, JobState.FAILURE).again(now_ms() + HOUR)]) == {job.id}
+    kept = await store.get(job.id)
+    assert (kept.state, kept.claimed_by) == (JobState.REVOKED, None)
+    assert kept.error is not None
+    assert kept.error.kind is ErrorKind.CANCELLED
+    assert kept.finished_at is not None
+    assert backend.context(job.id) is None
+
+
+@pytest.mark.parametrize("state", [JobState.SUCCESS, JobState.FAILURE, JobState.REVOKED])
+async def test_an_end_that_came_before_the_cancel_took_effect_stays_what_it_is(
+    store: Store, state: JobState
+) -> None:
+    job = await claimed_one(store)
+    await store.cancel(job.id)
+    await store.finish([ended(job, state)])
+    assert (await store.get(job.id)).state is state
+
+
+# release
+
+
+async def test_a_released_job_has_spent_no_attempt_and_keeps_its_turn(store: Store) -> None:
+    jobs = new_jobs(3, context=b"sealed")
+    await store.add(jobs)
+    first, second = (await store.claim(2)).jobs
+    await store.release(invocations(second, first))
+    kept = await store.get(first.id)
+    assert (kept.state, kept.attempt, kept.claimed_by) == (JobState.PENDING, 0, None)
+    assert kept.started_at is None
+    again = (await store.claim(3)).jobs
+    assert ids(again) == ids(jobs)
+    assert [(job.attempt, job.context) for job in again] == [(1, b"sealed")] * 3
+
+
+async def test_a_released_job_that_was_asked_to_stop_is_revoked(
+    backend: Backend, store: Store
+) -> None:
+    job = await claimed_one(store, new_job(context=b"secret"))
+    await store.cancel(job.id)
+    await store.release(invocations(job))
+    kept = await store.get(job.id)
+    assert (kept.state, kept.attempt) == (JobState.REVOKED, 0)
+    assert kept.error is not None
+    assert kept.error.kind is ErrorKind.CANCELLED
+    assert backend.context(job.id) is None
+
+
+async def test_only_what_is_claimed_here_and_now_is_released(
+    backend: Backend, store: Store
+) -> None:
+    other = await backend.open()
+    job = await claimed_one(store)
+    before = await store.get(job.id)
+    await other.release(invocations(job))
+    await store.release(invocations(replace(job, attempt=2), new_job()))
+    assert await store.get(job.id) == before
+    await store.finish([ended(job)])
+    await store.release(invocations(job))
+    assert (await store.get(job.id)).state is JobState.SUCCESS
+
+
+# cancel
+
+
+@pytest.mark.parametrize("run_at", [None, now_ms() + HOUR])
+async def test_a_pending_job_is_revoked_at_once(
+    backend: Backend, store: Store, run_at: int | None
+) -> None:
+    job = new_job(context=b"secret", run_at=run_at)
+    await store.add([job])
+    assert await store.cancel(job.id) is JobState.PENDING
+    kept = await store.get(job.id)
+    assert kept.state is JobState.REVOKED
+    assert kept.error is not None
+    assert kept.error.kind is ErrorKind.CANCELLED
+    assert kept.finished_at is not None
+    assert backend.context(job.id) is None
+    claim = await store.claim(1)
+    assert (claim.jobs, claim.next_due) == ([], None)
+
+
+async def test_a_job_that_waits_for_its_next_attempt_is_revoked_at_once(store: Store) -> None:
+    job = await claimed_one(store)
+    await store.finish([ended(job, JobState.PENDING, run_at=now_ms() + HOUR)])
+    assert await store.cancel(job.id) is JobState.RETRY
+    assert (await store.get(job.id)).state is JobState.REVOKED
+
+
+async def test_a_running_job_is_marked_for_its_claimant(backend: Backend, store: Store) -> None:
+    other = await backend.open()
+    job, untouched = await claimed_one(store), await claimed_one(store)
+    assert await store.cancel_requests() == set()
+    assert await other.cancel(job.id) is JobState.STARTED
+    marked = await store.get(job.id)
+    assert (marked.state, marked.claimed_by) == (JobState.STARTED, store.claimant)
+    assert marked.cancel_requested_at is not None
+    assert set(await store.cancel_requests()) == {job.id}
+    assert set(await other.cancel_requests()) == set()
+    assert await store.cancel(job.id) is JobState.STARTED
+    assert await store.get(job.id) == marked
+    await store.finish([ended(job, JobState.REVOKED)])
+    assert set(await store.cancel_requests()) == set()
+    assert (await store.get(untouched.id)).cancel_requested_at is None
+
+
+@pytest.mark.parametrize("state", [JobState.SUCCESS, JobState.FAILURE, JobState.REVOKED])
+async def test_an_ended_job_stays_as_it_is(store: Store, state: JobState) -> None:
+    job = await claimed_one(store)
+    await store.finish([ended(job, state)])
+    before = await store.get(job.id)
+    assert await store.cancel(job.id) is state
+    assert await store.get(job.id) == before
+
+
+# reap
+
+
+async def test_the_jobs_of_a_dead_claimant_run_again(backend: Backend, store: Store) -> None:
+    dead = await backend.open()
+    job = await claimed_one(dead, new_job(context=b"sealed"))
+    assert await store.reap() == set()
+    assert (await store.get(job.id)).claimed_by == dead.claimant
+    await backend.die(dead)
+    assert await store.reap() == set()
+    kept = await store.get(job.id)
+    assert (kept.state, kept.attempt, kept.lost) == (JobState.RETRY, 1, 1)
+    assert kept.attempts_spent == 0
+    assert kept.error is not None
+    assert kept.error.kind is ErrorKind.LOST
+    (again,) = (await store.claim(1)).jobs
+    assert (again.id, again.attempt, again.context) == (job.id, 2, b"sealed")
+    assert await store.finish([ended(job)]) == set()
+    assert await store.finish([ended(again)]) == {job.id}
+
+
+async def test_jobs_claimed_by_the_living_are_left_alone(backend: Backend, store: Store) -> None:
+    other = await backend.open()
+    mine, theirs = await claimed_one(store), await claimed_one(other)
+    for one in (store, other):
+        assert await one.reap() == set()
+    assert await store.finish([ended(mine)]) == {mine.id}
+    assert await other.finish([ended(theirs)]) == {theirs.id}
+
+
+async def test_a_job_lost_too_often_fails(backend: Backend, store: Store) -> None:
+    job = new_job(context=b"secret")
+    await store.add([job])
+    for time in range(1, MAX_LOST + 1):
+        dead = await backend.open()
+        assert ids((await dead.claim(1)).jobs) == [job.id]
+        await backend.die(dead)
+        assert await store.reap() == ({job.id} if time == MAX_LOST else set())
+    kept = await store.get(job.id)
+    assert (kept.state, kept.lost) == (JobState.FAILURE, MAX_LOST)
+    assert kept.error is not None
+    assert kept.error.kind is ErrorKind.LOST
+    assert kept.finished_at is not None
+    assert backend.context(job.id) is None
+
+
+async def test_a_lost_job_that_was_asked_to_stop_is_revoked(backend: Backend, store: Store) -> None:
+    dead = await backend.open()
+    job = await claimed_one(dead, new_job(context=b"secret"))
+    await store.cancel(job.id)
+    await backend.die(dead)
+    assert await store.reap() == {job.id}
+    kept = await store.get(job.id)
+    assert kept.state is JobState.REVOKED
+    assert kept.error is not None
+    assert kept.error.kind is ErrorKind.CANCELLED
+    assert backend.context(job.id) is None
+
+
+async def test_jobs_that_were_not_started_in_time_are_revoked(
+    backend: Backend, store: Store
+) -> None:
+    gone = now_ms() - 1
+    expired = [
+        new_job(expires_at=gone, context=b"secret"),
+        new_job(expires_at=gone, run_at=now_ms() + HOUR),
+    ]
+    lasting, started = new_job(expires_at=now_ms() + HOUR), new_job(expires_at=now_ms() + 200)
+    await store.add([started])
+    assert ids((await store.claim(1)).jobs) == [started.id]
+    await store.add([*expired, lasting])
+    await past(started.expires_at or 0)
+    assert await store.reap() == set(ids(expired))
+    assert await store.reap() == set()
+    kept = await store.get(expired[0].id)
+    assert kept.state is JobState.REVOKED
+    assert kept.error is not None
+    assert kept.error.kind is ErrorKind.EXPIRED
+    assert backend.context(kept.id) is None
+    assert (await store.get(lasting.id)).state is JobState.PENDING
+    assert (await store.get(started.id)).state is JobState.STARTED
+
+
+async def test_all_expired_jobs_are_revoked_however_many(store: Store) -> None:
+    jobs = new_jobs(2_500, expires_at=now_ms() - 1)
+    await store.add(jobs)
+    assert await store.reap() == set(ids(jobs))
+
+
+# prune
+
+
+async def test_what_ended_before_a_time_is_deleted_a_part_at_a_time(store: Store) -> None:
+    await store.add(new_jobs(6))
+    *old, late, running = (await store.claim(6)).jobs
+    waiting = new_job(created_at=1)
+    await store.add([waiting])
+    await store.finish([ended(job, finished_at=1000 + n) for n, job in enumerate(old)])
+    await store.finish([ended(late, finished_at=2000)])
+    assert await store.prune(2000, limit=3) == 3
+    assert set(await store.states(ids(old))) == {old[3].id}
+    assert await store.prune(2000, limit=3) == 1
+    assert await store.prune(2000, limit=3) == 0
+    with pytest.raises(JobNotFound):
+        await store.get(old[0].id)
+    assert ids((await store.find(JobQuery())).jobs) == ids([waiting, running, late])
+
+
+# wait, check
+
+
+async def rings(store: Store, act: Callable[[], Awaitable[Any]]) -> Wake:
+    await silence(store)
+    await act()
+    async with asyncio.timeout(PATIENCE):
+        return await store.wait()
+
+
+async def test_the_doorbell_rings_for_what_this_process_did(store: Store) -> None:
+    job, pending = await claimed_one(store), new_job()
+    assert Wake.WORK in await rings(store, lambda: store.add([pending]))
+    assert await rings(store, lambda: store.cancel(pending.id)) == Wake.ENDED
+    assert await rings(store, lambda: store.cancel(job.id)) == Wake.CANCEL
+    assert Wake.ENDED in await rings(store, lambda: store.release(invocations(job)))
+    again = await claimed_one(store)
+    assert Wake.WORK in await rings(store, lambda: store.finish([ended(again, JobState.PENDING)]))
+    await store.add([new_job(expires_at=now_ms() - 1)])
+    assert Wake.ENDED in await rings(store, store.reap)
+
+
+async def test_the_doorbell_stays_silent_when_nothing_happens(store: Store) -> None:
+    job = await claimed_one(store)
+    await store.finish([ended(job)])
+    await silence(store)
+    waiting = asyncio.create_task(store.wait())
+    await store.get(job.id)
+    await store.claim(1)
+    await store.find(JobQuery())
+    assert await store.finish([ended(job)]) == set()
+    done, _ = await asyncio.wait({waiting}, timeout=0.2)
+    waiting.cancel()
+    assert not done
+
+
+async def test_what_happened_before_anyone_waited_is_not_missed(store: Store) -> None:
+    await silence(store)
+    await store.add([new_job()])
+    await until(store, Wake.WORK)
+
+
+async def test_the_doorbell_rings_for_what_another_process_did(
+    backend: Backend, store: Store
+) -> None:
+    other = await backend.open()
+    await silence(store)
+    job = new_job()
+    await other.add([job])
+    await until(store, Wake.WORK)
+    (got,) = (await store.claim(1)).jobs
+    await silence(store)
+    await other.cancel(job.id)
+    await until(store, Wake.CANCEL)
+    await silence(other)
+    await store.finish([ended(got, JobState.REVOKED)])
+    await until(other, Wake.ENDED)
+
+
+async def test_a_store_that_takes_writes_says_so(store: Store) -> None:
+    await store.check()
+
+
+async def test_a_closed_store_refuses(backend: Backend, store: Store) -> None:
+    await backend.die(store)
+    attempts: list[Callable[[], Awaitable[Any]]] = [
+        lambda: store.add([new_job()]),
+        lambda: store.claim(1),
+        lambda: store.get(new_job_id()),
+        lambda: store.find(JobQuery()),
+        store.check,
+        store.reap,
+    ]
+    for attempt in attempts:
+        with pytest.raises(StoreError):
+            await attempt()
+
+
+async def test_what_was_asked_before_the_close_is_still_done(
+    backend: Backend, store: Store
+) -> None:
+    jobs = new_jobs(40)
+    adding = [asyncio.create_task(store.add([job])) for job in jobs]
+    await asyncio.sleep(0)
+    await backend.die(store)
+    await asyncio.gather(*adding)
+    assert len(await (await backend.open()).states(ids(jobs))) == 40
+
+
+# callers that go away
+
+
+@pytest.mark.parametrize("turns", [*range(12), 20, 40, 80])
+async def test_an_add_whose_caller_has_gone_keeps_all_or_nothing(store: Store, turns: int) -> None:
+    jobs = new_jobs(2)
+    company = [asyncio.create_task(store.add([new_job()])) for _ in range(3)]
+    adding = asyncio.create_task(store.add(jobs))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    adding.cancel()
+    await asyncio.wait({adding})
+    await asyncio.gather(*company)
+    after = new_job()
+    await store.add([after])
+    assert len(await store.states(ids(jobs))) in (0, 2)
+    assert await store.states([after.id]) == {after.id: JobState.PENDING}
+
+
+@pytest.mark.parametrize("pause", [0.0001, 0.0003, 0.001, 0.003])
+async def test_an_add_whose_caller_goes_during_the_commit_leaves_nothing_open(
+    backend: Backend, store: Store, pause: float
+) -> None:
+    other = await backend.open()
+    for _ in range(20):
+        adding = asyncio.create_task(store.add(new_jobs(2)))
+        await asyncio.sleep(pause)
+        adding.cancel()
+        await asyncio.wait({adding})
+    await asyncio.gather(store.add([new_job()]), other.add([new_job()]))
+    assert len((await store.find(JobQuery(limit=1000))).jobs) % 2 == 0
+
+
+async def test_an_outcome_whose_teller_has_gone_is_recorded_or_can_be_told_again(
+    store: Store,
+) -> None:
+    job = await claimed_one(store)
+    finishing = asyncio.create_task(store.finish([ended(job)]))
+    await asyncio.sleep(0)
+    finishing.cancel()
+    await asyncio.wait({finishing})
+    await store.finish([ended(job)])
+    assert (await store.get(job.id)).result == '"done"'
+
+
+# the state machine
+
+
+async def in_state(store: Store, state: JobState) -> Job:
+    job = await claimed_one(store)
+    if state is JobState.PENDING:
+        await store.release(invocations(job))
+    elif state is not JobState.STARTED:
+        await store.finish([ended(job, state)])
+    return job
+
+
+async def test_the_store_makes_every_transition_of_the_model_and_no_other(
+    backend: Backend, store: Store
+) -> None:
+    async def die_and_reap(job: Job) -> None:
+        await backend.die(holder)
+        await store.reap()
+
+    acts: dict[str, Callable[[Job], Awaitable[Any]]] = {
+        "add": lambda job: holder.add([replace(job, stored_state=JobState.PENDING)]),
+        "claim": lambda job: holder.claim(1),
+        "release": lambda job: holder.release(invocations(job)),
+        "cancel": lambda job: holder.cancel(job.id),
+        "reap": lambda job: holder.reap(),
+        "die": die_and_reap,
+        **{
+            f"finish {state}": lambda job, state=state: holder.finish([ended(job, state)])  # type: ignore[misc]
+            for state in TRANSITIONS
+        },
+    }
+    seen: dict[JobState, set[JobState]] = {state: set() for state in TRANSITIONS}
+    for state in TRANSITIONS:
+        for act in acts.values():
+            holder = await backend.open()
+            job = await in_state(holder, state)
+            assert (await store.get(job.id)).stored_state is state
+            with suppress(StoreError):  # refused is as good as without effect
+                await act(job)
+            after = (await store.get(job.id)).stored_state
+            if after is not state:
+                seen[state].add(after)
+            await store.cancel(job.id)
+            await backend.die(holder)
+            await store.reap()
+            assert (await store.claim(1)).jobs == []
+    assert seen == {state: set(following) for state, following in TRANSITIONS.items()}
+
+
+async def test_every_field_of_a_job_is_stored(store: Store) -> None:
+    """A field added to `Job` must find its way into the store, or be named here."""
+    job = await claimed_one(
+        store, new_job(context=b"c", origin="{}", timeout=1.0, run_at=1, expires_at=now_ms() + HOUR)
+    )
+    await store.cancel(job.id)
+    running = await store.get(job.id)
+    await store.finish([ended(job, result="1", error=failure())])
+    finished = await store.get(job.id)
+    told = {
+        f.name
+        for f in fields(Job)
+        if any(getattr(one, f.name) not in (None, 0) for one in (job, running, finished))
+    }
+    assert told == {f.name for f in fields(Job)} - {"priority", "crashes", "lost", "progress"}

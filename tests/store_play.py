@@ -1,0 +1,127 @@
+"""What the store tests share: jobs to add, outcomes to record, and the implementations under test."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from contextlib import AsyncExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jobs.model import (
+    ErrorKind,
+    Invocation,
+    Job,
+    JobError,
+    JobId,
+    JobState,
+    Outcome,
+    new_job_id,
+    now_ms,
+)
+from jobs.protocols import Store, Wake
+from jobs.stores.sqlite import SQLiteStore
+
+PATIENCE = 10.0  #: seconds until a test gives up waiting
+
+
+def new_job(**fields: Any) -> Job:
+    """A job to add."""
+    return Job(**{"id": new_job_id(), "task": "text.stats", "created_at": now_ms()} | fields)
+
+
+def new_jobs(count: int, **fields: Any) -> list[Job]:
+    """Several."""
+    return [new_job(**fields) for _ in range(count)]
+
+
+def ended(job: Job, state: JobState = JobState.SUCCESS, **fields: Any) -> Outcome:
+    """How the attempt that claiming `job` began has ended."""
+    defaults: dict[str, Any] = {}
+    if state is JobState.SUCCESS:
+        defaults = {"result": '"done"'}
+    elif state is not JobState.PENDING:
+        defaults = {"error": failure()}
+    return Outcome(job.id, job.attempt, state, **defaults | fields)
+
+
+def failure(kind: ErrorKind = ErrorKind.EXCEPTION, message: str = "no") -> JobError:
+    """Why an attempt failed."""
+    return JobError(kind, "ValueError", message, "Traceback …")
+
+
+def ids(jobs: Any) -> list[JobId]:
+    """Their ids, in order."""
+    return [job.id for job in jobs]
+
+
+async def claimed_one(store: Store, job: Job | None = None) -> Job:
+    """A job that this store has added and claimed; the only one that was ready."""
+    await store.add([job or new_job()])
+    (one,) = (await store.claim(2)).jobs
+    return one
+
+
+async def until(store: Store, wanted: Wake) -> Wake:
+    """Wait for the doorbell until it has rung for all of `wanted`; what it rang for."""
+    heard = Wake(0)
+    async with asyncio.timeout(PATIENCE):
+        while wanted not in heard:
+            heard |= await store.wait()
+    return heard
+
+
+async def past(time: int) -> None:
+    """Wait until the wall clock has passed a time (ms)."""
+    await asyncio.sleep(max(0, time + 1 - now_ms()) / 1000)
+    assert now_ms() > time
+
+
+async def silence(store: Store) -> None:
+    """Let the doorbell say what it still has to say of the past."""
+    while True:
+        try:
+            async with asyncio.timeout(0.15):
+                await store.wait()
+        except TimeoutError:
+            return
+
+
+@dataclass
+class SQLiteBackend:
+    """One database file, to be opened any number of times, as several processes would."""
+
+    path: Path
+    _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    async def open(self, **options: Any) -> SQLiteStore:
+        """A store on the file; closed at the end of the test if not before."""
+        store = SQLiteStore(self.path, **{"busy_timeout": 5.0} | options)
+        return await self._stack.enter_async_context(store)
+
+    async def die(self, store: Store) -> None:
+        """End a store with its jobs still claimed, as the death of its process does."""
+        await store.__aexit__(None, None, None)
+
+    def context(self, job_id: JobId) -> bytes | None:
+        """The sealed context that is kept of a job."""
+        with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as connection:
+            (context,) = connection.execute(
+                "SELECT context FROM payloads JOIN jobs USING (seq) WHERE id = ?", (job_id,)
+            ).fetchone()
+        return context
+
+    async def close(self) -> None:
+        """Close every store."""
+        await self._stack.aclose()
+
+
+Backend = SQLiteBackend
+BACKENDS: dict[str, Callable[[Path], Backend]] = {
+    "sqlite": lambda folder: SQLiteBackend(folder / "jobs.db")
+}
+
+
+def invocations(*jobs: Job) -> list[Invocation]:
+    """The attempts that claiming these jobs began."""
+    return [Invocation.of(job) for job in jobs]
