@@ -1,0 +1,1 @@
+"""Engines: each runs invocations behind `jobs.protocols.Engine`."""

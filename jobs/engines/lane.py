@@ -1,0 +1,285 @@
+"""One lane: what its child process is doing, told by frames on the side channel."""
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from time import monotonic
+
+from jobs import wire
+from jobs.child import Boot
+from jobs.model import Invocation, JobId
+from jobs.protocols import Call, Event, Interrupt, Started, Withdrawn
+
+from . import endings
+from .flights import Flight, Flights
+from .lanes_channel import LaneChannel
+from .lanes_process import LaneProcess
+from .pace import Pace
+
+_SLOW = 0.05  #: seconds; who waits behind a job that runs longer is taken elsewhere
+_UNRESPONSIVE = 10.0  #: seconds within which a child must begin a job that it has
+_MANY = 5  #: jobs in the lane; with fewer, each is heard of at once
+_DYING = 0.1  #: seconds between the end of a child's channel and its own
+
+
+class Lane:
+    """One child process and the invocations it has, in the order they run.
+
+    `report` takes every event, `ring` is called when some have been reported, `ended` when the process
+    has died.
+    """
+
+    def __init__(
+        self,
+        boot: Boot,
+        pace: Pace,
+        *,
+        stop_grace: float,
+        report: Callable[[Event], None],
+        ring: Callable[[], None],
+        ended: Callable[["Lane"], None],
+    ) -> None:
+        self._boot, self._pace, self._stop_grace = boot, pace, stop_grace
+        self._report, self._ring, self._ended = report, ring, ended
+        self._loop = asyncio.get_running_loop()
+        self._flights = Flights(pace)
+        self._current: Flight | None = None
+        self._why_killed = ""
+        self._sign_of_life = monotonic()
+        self._pidfd: int | None = None
+        self.gone: asyncio.Future[None] | None = None  #: done when nothing of its process is left
+        self.ready = False
+        self.useful = False  #: has begun a job
+
+    async def open(self) -> None:
+        """Start the process. Raises `AppNotImportable`, `OSError`."""
+        self._process = LaneProcess(self._boot)
+        gone = self.gone = self._loop.create_future()
+        try:
+            await self._process.ready()
+            if hasattr(os, "pidfd_open"):
+                self._pidfd = os.pidfd_open(self._process.pid)
+                self._loop.add_reader(self._pidfd, self._on_death)
+        except BaseException:
+            self._process.kill()
+            self._process.close_channel()
+            try:
+                await self._process.bury()
+            finally:
+                gone.set_result(None)
+            raise
+        self._channel = LaneChannel(
+            self._process.channel,
+            wire.frame_limit(self._boot.max_result_bytes),
+            take=self._take,
+            taken=self._ring,
+            lost=self._lost,
+            busy=lambda: len(self._flights) >= _MANY,
+        )
+        self.ready = True
+
+    @property
+    def notes(self) -> tuple[bool, str | None]:
+        """Whether a guardian watches over its process, and why it starts slower than it could."""
+        return self._process.guarded, self._process.note
+
+    @property
+    def jobs(self) -> int:
+        """How many invocations it has."""
+        return len(self._flights)
+
+    @property
+    def expected(self) -> float:
+        """Seconds of work that it has."""
+        return self._flights.expected
+
+    @property
+    def takes(self) -> bool:
+        """Whether a batch for it is worth its while."""
+        return self.ready and self._flights.may_follow
+
+    @property
+    def room(self) -> int:
+        """How many more invocations of the usual kind it takes now."""
+        return self._flights.room if self.ready else 0
+
+    # --- to the child
+
+    def submit(self, invocations: Sequence[Invocation]) -> None:
+        """Run these after those it has."""
+        if not self._flights:
+            self._sign_of_life = monotonic()
+        first = self._flights.add(invocations)
+        self._process.run(wire.pack_batch(first, invocations))
+
+    def interrupt(self, job_id: JobId, why: Interrupt) -> None:
+        """Stop a job: softly, and by force once the grace is over; or withdraw it."""
+        found = self._flights.find(job_id)
+        if found is None:
+            return
+        serial, flight = found
+        if flight is self._current:
+            self._stop(serial, flight, why)
+        elif flight.why is None:
+            flight.why = why
+            self._withdraw({serial: flight})
+
+    def _stop(self, serial: int, flight: Flight, why: Interrupt) -> None:
+        if flight.kill_at is not None:
+            return
+        flight.why = why
+        flight.kill_at = monotonic() + self._stop_grace
+        self._channel.send(wire.frame(wire.INTERRUPT, serial, why.encode()))
+
+    def stop_current(self, why: Interrupt) -> None:
+        """Stop what runs."""
+        if self._current is not None:
+            self.interrupt(self._current.invocation.job_id, why)
+
+    def withdraw(self) -> None:
+        """Take back what has not begun: the child says what it really drops."""
+        self._withdraw(
+            {
+                serial: flight
+                for serial, flight in self._flights.items()
+                if flight is not self._current and not flight.withdrawing
+            }
+        )
+
+    def _withdraw(self, flights: dict[int, Flight]) -> None:
+        if flights and self.ready:
+            for flight in flights.values():
+                flight.withdrawing = True
+            self._channel.send(wire.frame(wire.WITHDRAW, 0, json.dumps(list(flights)).encode()))
+
+    def kill(self, why: str = "") -> None:
+        """SIGKILL; what becomes of its jobs follows as soon as it is dead."""
+        if self.ready:
+            self._why_killed = self._why_killed or why
+            self._process.kill()
+
+    # --- from the child
+
+    def _lost(self, how: str) -> None:
+        if self._pidfd is None:
+            self.kill(how)
+            self._on_death()
+        else:  # most likely it is dying, and the pidfd will tell in a moment
+            self._loop.call_later(_DYING, self.kill, how)
+
+    def _take(self, kind: int, serial: int, payload: bytes) -> None:
+        self._sign_of_life = monotonic()
+        if kind == wire.STARTED:
+            flight = self._flights.get(serial)
+            if flight is not None:
+                self._begin(serial, flight, payload)
+        elif kind in (wire.SUCCESS, wire.FAILURE, wire.STOPPED):
+            self._end(kind, serial, payload)
+        elif kind == wire.DROPPED:
+            self._give_back(json.loads(payload))
+        elif kind == wire.CALL:
+            verb, _, body = payload.partition(b"\n")
+            reply = partial(self._reply, serial)
+            self._report(Call(json.loads(verb), body, reply))
+
+    def _begin(self, serial: int, flight: Flight, payload: bytes) -> None:
+        (flight.started_at,) = wire.WHEN.unpack(payload)
+        flight.began = self._sign_of_life
+        self._current = flight
+        self.useful = True
+        invocation = flight.invocation
+        self._report(Started(invocation.job_id, invocation.attempt, self._process.pid))
+        if flight.why is not None:  # it began before its withdrawal came
+            self._stop(serial, flight, flight.why)
+
+    def _end(self, kind: int, serial: int, payload: bytes) -> None:
+        flight = self._flights.remove(serial)
+        if flight is None:
+            return
+        if flight is self._current:
+            self._current = None
+        event, took = endings.told(flight, kind, payload)
+        self._pace.learn(flight.invocation.task, took)
+        self._report(event)
+
+    def _reply(self, call: int, answer: bytes) -> None:
+        self._channel.send(wire.frame(wire.REPLY, call, answer))
+
+    def _give_back(self, serials: Iterable[int]) -> None:
+        flights = [self._flights.remove(serial) for serial in serials]
+        invocations = tuple(flight.invocation for flight in flights if flight is not None)
+        if invocations:
+            self._report(Withdrawn(invocations))
+
+    # --- time
+
+    def tick(self, overslept: float) -> None:
+        """Look at the clock, as happens every few hundredths of a second while there is work.
+
+        `overslept`: seconds by which this came late: the service, or the machine, stood still."""
+        if not self.ready or not self._flights:
+            return
+        self._channel.read()  # before any judgement: what has ended meanwhile was in time
+        now, flight = monotonic(), self._current
+        if flight is None:
+            self._sign_of_life += overslept
+            if self._flights and now - self._sign_of_life > _UNRESPONSIVE:
+                self.kill(f"did not begin its next job for {_UNRESPONSIVE:g} s")
+            return
+        if overslept:
+            flight.began += overslept
+            if flight.kill_at is not None:
+                flight.kill_at += overslept
+        limit = flight.invocation.timeout
+        if flight.kill_at is not None:
+            if now >= flight.kill_at:
+                self.kill()
+        elif limit is not None and now - flight.began >= limit:
+            self.stop_current(Interrupt.TIMEOUT)
+        if now - flight.began > _SLOW:
+            self._flights.is_slow(flight)
+            self.withdraw()
+
+    # --- the end
+
+    def _on_death(self) -> None:
+        if self._pidfd is not None:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = None
+        if not self.ready:
+            return
+        self.ready = False
+        self._channel.read()  # all that it said before it died counts
+        self._channel.close()
+        self._process.close_channel()
+        current = self._current
+        self._give_back(
+            [serial for serial, flight in self._flights.items() if flight is not current]
+        )
+        self._ring()
+        self._ended(self)
+
+    def shut(self) -> None:
+        """Kill it as part of a shutdown: what it runs is given back."""
+        if self._current is not None and self._current.why is None:
+            self._current.why = Interrupt.SHUTDOWN
+        self.kill()
+
+    async def bury(self) -> None:
+        """See to it that nothing is left of the process; then say what became of the job it ran."""
+        try:
+            code = await self._process.bury()
+        finally:
+            if self.gone is not None:
+                self.gone.set_result(None)
+        for serial, flight in self._flights.items():
+            self._flights.remove(serial)
+            self._report(
+                endings.died_with(
+                    flight, code, killed=self._process.killed, because=self._why_killed
+                )
+            )
+        self._ring()

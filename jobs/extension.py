@@ -1,0 +1,353 @@
+"""`Jobs`: the Quart extension that holds the parts together, and the one place that wires them."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from uuid import UUID
+
+from quart import Quart, current_app, g, has_app_context, has_request_context, request
+
+from . import current
+from .child import Boot
+from .dispatcher import Dispatcher
+from .engines.inline import InlineEngine
+from .engines.lanes import LaneEngine
+from .errors import ConfigurationError, NotRunning, WouldDeadlock
+from .functions import importable_name
+from .handle import JobHandle
+from .model import Job, JobId, JobState
+from .portal import Portal
+from .protocols import Engine, Store, Wake
+from .registry import Registry, Task, default_registry
+from .runner import Runner
+from .sealing import Sealer, find_keys
+from .settings import Settings
+from .shadowing import check_shadowing
+from .snapshot import Carrier, carried, origin, take
+from .stores import open_store
+from .submission import NO_OPTIONS, Options, check_size, new_job
+from .waiters import Waiters
+
+R = TypeVar("R")
+
+
+class Jobs:
+    """Background jobs for a Quart app.
+
+    `Jobs(app)` or `Jobs().init_app(app)`; it opens and closes with the app. Without a server, use
+    `async with jobs:` or `with jobs:`.
+
+    Args:
+        carry: names of `g` that travel with every job.
+        child: import string by which a child process finds the app (`"package:app"` or
+            `"package:create_app()"`); by default the module attribute that is the app.
+        registry: the tasks; by default all that `@task` has registered.
+        settings: any setting of `jobs.settings.Settings`, by name.
+    """
+
+    def __init__(
+        self,
+        app: Quart | None = None,
+        *,
+        carry: Iterable[str] = (),
+        child: str | None = None,
+        registry: Registry = default_registry,
+        **settings: Any,
+    ) -> None:
+        self.registry = registry
+        self.carriers: dict[str, Carrier] = {}
+        self.app: Quart | None = None
+        self._carry = frozenset(carry)
+        self._child = child
+        self._arguments = settings
+        self._stack: AsyncExitStack | None = None
+        self._portal: Portal | None = None
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Quart) -> None:
+        """Open and close with `app`, and be found as `app.extensions["jobs"]`."""
+        if "jobs" in app.extensions:
+            raise ConfigurationError(f"Jobs is already installed on the app {app.name!r}")
+        self.app = app
+        app.extensions["jobs"] = self
+        app.before_serving(self._start)
+        app.after_serving(self._close)
+
+    def carrier(self, name: str, *, save: Callable[[Any], Any], load: Callable[[Any], Any]) -> None:
+        """Let `g.<name>` travel although it is not JSON: `save` makes it JSON at submit, `load` makes it
+        again in the child, where it may be async."""
+        self.carriers[name] = Carrier(save, load)
+
+    # --- opening and closing
+
+    async def _start(self) -> None:
+        await self.__aenter__()
+
+    async def __aenter__(self) -> Self:
+        if self._stack is not None:
+            raise ConfigurationError("this Jobs is already open")
+        async with AsyncExitStack() as stack:
+            await self._open(stack)
+            self._stack = stack.pop_all()
+        self._last_resort = asyncio.create_task(
+            self._closed_with_the_loop(), name="jobs last resort"
+        )
+        return self
+
+    async def _closed_with_the_loop(self) -> None:
+        """A server that drops its loop (a reload, for one) cancels all tasks and never stops the app:
+        without this the store's threads would keep the process from ending."""
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await self._close()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            if asyncio.current_task() is not self._last_resort:
+                self._last_resort.cancel()
+            await stack.aclose()
+
+    def __enter__(self) -> Self:
+        """Open for code without an event loop: everything runs in a thread of its own."""
+        self._portal = Portal()
+        try:
+            self._portal.run(self.__aenter__())
+        except BaseException:
+            self._portal.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._portal is not None
+        try:
+            self._portal.run(self._close())
+        finally:
+            self._portal.close()
+
+    async def _open(self, stack: AsyncExitStack) -> None:
+        config = self.app.config if self.app is not None else None
+        self.settings = Settings.load(arguments=self._arguments, config=config)
+        if current.in_child:
+            raise ConfigurationError(
+                "Jobs was opened while a child process imported the module that does it: put that, or app.run(),"
+                ' under `if __name__ == "__main__":`'
+            )
+        check_shadowing(("jobs",))
+        self.registry.resolve()
+        self._loop = asyncio.get_running_loop()
+        self.store: Store = await stack.enter_async_context(open_store(self.settings))
+        keys = self._keys()
+        self.sealer = Sealer(keys)
+        self._waiters = Waiters(self.store)
+        self._dispatcher: Dispatcher | None = None
+        self._carried = self._carry | set(self.settings.carry)
+        if self.settings.lane_count:
+            engine = self._engine(keys)
+            await stack.enter_async_context(self._dispatching(engine))
+        await stack.enter_async_context(_running(self._listen(), "jobs doorbell"))
+        current.opened(self)
+        stack.callback(current.closed, self)
+
+    def _keys(self) -> list[str]:
+        app_key = self.app.secret_key if self.app is not None else None
+        fallbacks = self.app.config.get("SECRET_KEY_FALLBACKS") if self.app is not None else None
+        return find_keys(self.settings, app_key, fallbacks or (), Path(self.store.location))
+
+    def _engine(self, keys: list[str]) -> Engine:
+        settings = self.settings
+        if settings.engine == "inline":
+            return InlineEngine(self._runner(), slots=settings.lane_count, grace=settings.grace)
+        boot = Boot(
+            app=None
+            if self.app is None
+            else self._child or settings.app or import_string(self.app),
+            modules=tuple(sorted({task.module for task in self.registry.values()})),
+            keys=tuple(keys),
+            max_result_bytes=settings.max_result_bytes,
+            max_args_bytes=settings.max_args_bytes,
+            nice=settings.nice,
+            hold=self.store.hold_fileno(),
+        )
+        return LaneEngine(
+            settings.lane_count, boot, stop_grace=settings.stop_grace, grace=settings.grace
+        )
+
+    def _runner(self) -> Runner:
+        return Runner(
+            self.app,
+            self.registry,
+            self.sealer,
+            self.carriers,
+            max_result_bytes=self.settings.max_result_bytes,
+        )
+
+    @asynccontextmanager
+    async def _dispatching(self, engine: Engine) -> AsyncIterator[None]:
+        dispatcher = Dispatcher(
+            self.store,
+            engine,
+            self.registry,
+            max_crashes=self.settings.max_crashes,
+            retention=self.settings.retention,
+            changed=self._waiters.notify,
+        )
+        async with engine:
+            run = asyncio.create_task(dispatcher.run(), name="jobs dispatcher")
+            self._dispatcher = dispatcher
+            self._run = run
+            try:
+                yield
+            finally:
+                dispatcher.stop_claiming()
+        # The engine has ended: what it said last is still to be recorded.
+        await asyncio.wait({run}, timeout=self.settings.grace)
+        if not run.done():
+            run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+
+    async def _listen(self) -> None:
+        while True:
+            wake = await self.store.wait()
+            if self._dispatcher is not None:
+                self._dispatcher.wake(wake)
+            if Wake.ENDED in wake:
+                await self._waiters.look()
+
+    # --- submitting
+
+    def submit(self, task: Task[..., R], args: str, options: Options) -> JobHandle[R]:
+        """Keep a job of `task` with these arguments (its canonical JSON).
+
+        In a coroutine the add begins at once and `await` of the handle ends with the commit; in a
+        thread without a loop this returns after the commit. Raises `NotRunning`, `InvalidArguments`,
+        `NotCarriable`, `StoreError`.
+        """
+        if self._stack is None:
+            raise NotRunning(
+                "Jobs is not open, so nothing could be kept: in a test, use `async with app.test_app()`"
+            )
+        job = self._new_job(task, args, options)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            asyncio.run_coroutine_threadsafe(self.store.add([job]), self._loop).result()
+            return JobHandle(job, self, task=task)
+        if loop is not self._loop:
+            adding = asyncio.run_coroutine_threadsafe(self.store.add([job]), self._loop)
+            return JobHandle(job, self, task=task, added=asyncio.wrap_future(adding))
+        return JobHandle(job, self, task=task, added=loop.create_task(self.store.add([job])))
+
+    def _new_job(self, task: Task[..., Any], args: str, options: Options) -> Job:
+        check_size(args, self.settings.max_args_bytes)
+        snapshot = described = None
+        if has_request_context():
+            values = carried(g, self._carried | task.carry, self.carriers)
+            taken = take(request, values)
+            snapshot, described = taken.model_dump_json().encode(), origin(taken, request)
+        return new_job(task, args, options, snapshot=snapshot, origin=described, sealer=self.sealer)
+
+    def apply(self, task: Task[..., R], args: str) -> JobHandle[R]:
+        """Run a task here and now under the rules of a job, without keeping it: arguments and result go
+        through JSON, the request context is a restored one, failure is in the handle. Await the handle in
+        a coroutine; in a thread without a loop the run is over on return."""
+        job = self._new_job(task, args, NO_OPTIONS)
+
+        async def run() -> None:
+            handle.job = await self._runner().apply(job)
+
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            handle = JobHandle(job, self, task=task)
+            asyncio.run_coroutine_threadsafe(run(), self._loop).result()
+        else:
+            handle = JobHandle(job, self, task=task, added=loop.create_task(run()))
+        return handle
+
+    @property
+    def is_open(self) -> bool:
+        """Whether jobs can be submitted, and asked about, now."""
+        return self._stack is not None
+
+    def owns_context(self) -> bool | None:
+        """Whether the current app context is this app's; None without an app context."""
+        return current_app.extensions.get("jobs") is self if has_app_context() else None
+
+    # --- asking
+
+    async def get(self, job_id: str | UUID) -> JobHandle[Any]:
+        """The job with this id. Raises `JobNotFound`."""
+        job = await self.get_job(JobId(str(job_id)))
+        return JobHandle(job, self, task=self.registry.find(job.task))
+
+    async def get_job(self, job_id: JobId) -> Job:
+        """The job as it is now. Raises `JobNotFound`."""
+        return await self._here(self.store.get(job_id))
+
+    async def cancel(self, job_id: JobId) -> JobState:
+        """Ask a job to stop; the state it was found in. Raises `JobNotFound`."""
+        found = await self._here(self.store.cancel(job_id))
+        self._waiters.notify([job_id])
+        return found
+
+    async def ended(self, job_id: JobId, timeout: float | None) -> Job:
+        """The job once it has ended. Raises `JobNotFound`, `ResultTimeout`, inside a job `WouldDeadlock`."""
+        if current.job() is not None:
+            raise WouldDeadlock(job_id)
+        return await self._here(self._waiters.ended(job_id, timeout))
+
+    def run(self, work: Coroutine[Any, Any, R]) -> R:
+        """Do async work from a thread that has no event loop: `jobs.run(handle.result())`."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    async def check(self) -> None:
+        """Raise `NotRunning` or `StoreError` if a job could not be kept and run now (readiness)."""
+        if self._stack is None:
+            raise NotRunning("Jobs is not open")
+        await self.store.check()
+        if self._dispatcher is not None and self._run.done():
+            raise NotRunning("the dispatcher has stopped")
+
+    async def _here(self, work: Coroutine[Any, Any, R]) -> R:
+        """Do the work on the loop that Jobs was opened on, whichever this is."""
+        if asyncio.get_running_loop() is self._loop:
+            return await work
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+
+def import_string(app: Quart) -> str:
+    """How a child finds the app: the attribute of its module that *is* the app."""
+    module = sys.modules.get(app.import_name)
+    names = [name for name, value in vars(module).items() if value is app] if module else []
+    if not names:
+        raise ConfigurationError(
+            f"no attribute of the module {app.import_name!r} is the app, so child processes cannot import it:"
+            ' say how with Jobs(app, child="package:app") or child="package:create_app()"'
+        )
+    return f"{importable_name(app.import_name)}:{names[0]}"
+
+
+@asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
+    """Run a task beside the block and end it with the block."""
+    task = asyncio.create_task(work, name=name)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

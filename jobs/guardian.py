@@ -1,0 +1,112 @@
+"""The forkserver's preload module: makes it the guardian of all that is ever forked from it.
+
+Python's forkserver and its children outlive a service that is killed. Here, inside the forkserver, the
+kernel is asked to tell when the service dies, and to hand over every orphan beneath; then all are
+killed, those too that hold the GIL or have detached themselves. Nothing is set in the service.
+
+The modules of the user are imported here as well, so that a new lane has them from the start, but
+only if the forkserver stays fit for forking: one thread, and no socket or file left open.
+"""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import stat
+import sys
+import warnings
+from types import FrameType
+
+from . import current, processes  # with it comes the whole package, and all that it imports
+from .child import FORKSERVER_REQUEST
+from .errors import ConfigurationError
+from .registry import default_registry
+
+PROBE_SECONDS = 20.0  #: how long the user's modules may take to import here
+
+guarding: int | None = None  #: the forkserver's pid, in it and in what is forked from it
+left_to_children: str | None = None  #: why the user's modules are not preloaded
+
+
+def _guard() -> None:
+    global guarding  # noqa: PLW0603 - one forkserver a process
+    service = os.getppid()
+    guarding = os.getpid()
+
+    def on_sigterm(_number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != guarding:  # a child that has not yet put the handler back
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif os.getppid() != service:  # else it was only the thread that started us
+            processes.kill_children()
+            os._exit(0)
+
+    current.become_child()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the service's to handle
+    processes.become_subreaper()
+    signal.signal(signal.SIGTERM, on_sigterm)
+    processes.signal_at_parents_end(signal.SIGTERM)
+    # The forkserver reaps the orphans it inherits, and would warn of each.
+    warnings.filterwarnings("ignore", message="forkserver: waitpid returned unexpected pid")
+
+
+def _preload(modules: list[str]) -> str | None:
+    """Import modules, unless a forked probe finds that this would spoil the forkserver: then why."""
+    reader, writer = os.pipe()
+    probe = os.fork()
+    if probe == 0:
+        try:
+            verdict = _try_import(modules)
+        except BaseException as error:  # noqa: BLE001 - SystemExit too: the child will report it
+            verdict = f"importing them raised {type(error).__name__}"
+        os.write(writer, verdict.encode()[:4096])
+        os._exit(0)
+    os.close(writer)
+    ready, _, _ = select.select([reader], [], [], PROBE_SECONDS)
+    verdict = f"importing them took over {PROBE_SECONDS:g} s"
+    if ready:
+        verdict = os.read(reader, 4096).decode() or "importing them ended the process"
+    os.close(reader)
+    processes.kill_children()
+    if verdict == "clean":
+        for name in modules:
+            importlib.import_module(name)
+        with contextlib.suppress(ConfigurationError):  # the service itself will say so
+            default_registry.resolve()
+        return None
+    return verdict
+
+
+def _try_import(modules: list[str]) -> str:
+    before = _open_files()
+    for name in modules:
+        importlib.import_module(name)
+    if len(os.listdir("/proc/self/task")) > 1:
+        return "they start a thread"
+    opened = [target for fd, target in _open_files().items() if fd not in before]
+    return f"they leave {opened[0]} open" if opened else "clean"
+
+
+def _open_files() -> dict[int, str]:
+    """The descriptors that a fork must not share: sockets and regular files."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the listing's own descriptor
+            mode = os.fstat(int(name)).st_mode
+            if stat.S_ISSOCK(mode) or stat.S_ISREG(mode):
+                found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+    return found
+
+
+if request := os.environ.pop(FORKSERVER_REQUEST, None):
+    _guard()
+    wanted = json.loads(request)
+    sys.path[:] = wanted["path"]
+    if wanted["modules"]:
+        left_to_children = _preload(wanted["modules"])
+    # All this is shared with every child, as long as no collection writes to it.
+    gc.collect()
+    gc.freeze()

@@ -1,0 +1,255 @@
+"""What every engine does, whichever runs the jobs."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tests.tasks_for_engines  # noqa: F401 - the inline engine runs them here
+from jobs.model import ErrorKind, Invocation, JobState, Outcome, new_job_id
+from jobs.protocols import Interrupt, Started
+from jobs.sealing import Sealer
+from tests.engine_play import KEYS, MODULE, Play, invoke, playing, says
+
+KINDS = ["inline", "lanes"]
+
+
+@pytest.fixture(params=KINDS)
+async def play(request: pytest.FixtureRequest) -> AsyncIterator[Play]:
+    async with playing(request.param) as play:
+        yield play
+
+
+@pytest.mark.parametrize("task", ["add", "add_async"])
+async def test_a_job_ends_with_its_result_as_json_and_its_times(play: Play, task: str) -> None:
+    outcome = await play.run(task, a=2, b=3)
+    assert (outcome.state, outcome.result, outcome.error) == (JobState.SUCCESS, "5", None)
+    assert outcome.started_at is not None
+    assert outcome.finished_at is not None
+    assert outcome.started_at <= outcome.finished_at
+    assert outcome.attempt == 1
+
+
+async def test_arguments_and_results_are_of_the_annotated_types(play: Play) -> None:
+    outcome = await play.run("day_after", day="2024-02-28")
+    assert outcome.result == '"2024-02-29"'
+
+
+async def test_a_default_applies_to_what_is_not_given(play: Play) -> None:
+    assert (await play.run("add", a=2)).result == "3"
+
+
+async def test_a_job_is_seen_to_start_before_it_ends(play: Play) -> None:
+    invocation = play.start("nothing")
+    await play.outcome(invocation)
+    about = [e for e in play.events if getattr(e, "job_id", None) == invocation.job_id]
+    assert [type(event) for event in about] == [Started, Outcome]
+
+
+async def test_a_job_knows_which_it_is(play: Play) -> None:
+    invocation = Invocation(new_job_id(), 3, f"{MODULE}.who", "{}", None, None, 5)
+    play.engine.start([invocation])
+    outcome = await play.outcome(invocation)
+    assert json.loads(outcome.result or "") == [invocation.job_id, f"{MODULE}.who", 3, 5]
+    assert outcome.attempt == 3
+
+
+@pytest.mark.parametrize("task", ["spill", "spill_async"])
+async def test_context_variables_do_not_leak_from_job_to_job(play: Play, task: str) -> None:
+    assert [(await play.run(task)).result for _ in range(4)] == ['"clean"'] * 4
+
+
+async def test_a_sync_task_may_run_an_event_loop_of_its_own(play: Play) -> None:
+    assert (await play.run("runs_a_loop")).result == "7"
+
+
+async def test_every_invocation_comes_back_exactly_once(play: Play) -> None:
+    batch = [invoke("add" if n % 3 else "add_async", a=n) for n in range(300)]
+    await play.run_all(batch)
+    assert sorted(outcome.job_id for outcome in play.outcomes) == sorted(i.job_id for i in batch)
+    assert {outcome.state for outcome in play.outcomes} == {JobState.SUCCESS}
+
+
+# --- failures are values
+
+
+@pytest.mark.parametrize("task", ["fails", "fails_async"])
+async def test_an_exception_is_told_with_the_tasks_own_frames(play: Play, task: str) -> None:
+    outcome = await play.run(task, text="that went wrong")
+    error = outcome.error
+    assert outcome.state is JobState.FAILURE
+    assert error is not None
+    assert (error.kind, error.type, error.message) == (
+        ErrorKind.EXCEPTION,
+        "ValueError",
+        "that went wrong",
+    )
+    assert error.traceback is not None
+    assert error.traceback.startswith("Traceback (most recent call last):\n")
+    assert error.traceback.count('  File "') == 1
+    assert "raise ValueError(text)" in error.traceback
+
+
+@pytest.mark.parametrize(
+    ("task", "kind"),
+    [
+        *(("raises", k) for k in ("SystemExit", "KeyboardInterrupt", "CancelledError")),
+        *(("raises_async", k) for k in ("SystemExit", "KeyboardInterrupt", "CancelledError")),
+        ("raises", "GeneratorExit"),
+        ("raises_async", "GeneratorExit"),
+    ],
+)
+async def test_what_is_no_exception_but_raised_fails_the_job_only(
+    play: Play, task: str, kind: str
+) -> None:
+    outcome = await play.run(task, kind=kind)
+    assert outcome.state is JobState.FAILURE
+    assert outcome.error is not None
+    assert (outcome.error.kind, outcome.error.type) == (ErrorKind.EXCEPTION, kind)
+    assert (await play.run("add", a=1)).result == "2"
+
+
+async def test_a_stop_iteration_is_a_failure(play: Play) -> None:
+    outcome = await play.run("raises", kind="StopIteration")
+    assert outcome.state is JobState.FAILURE
+
+
+async def test_an_exception_without_a_message_to_print_is_a_failure(play: Play) -> None:
+    error = (await play.run("fails_unspeakably")).error
+    assert error is not None
+    assert error.type == "Unspeakable"
+    assert "RuntimeError" in error.message
+
+
+async def test_messages_are_made_fit_to_keep(play: Play) -> None:
+    error = (await play.run("fails_unprintably")).error
+    assert error is not None
+    assert error.message == "a\ufffdb\ufffdc"
+    error = (await play.run("fails", text="long " * 10_000)).error
+    assert error is not None
+    assert len(error.message) < 10_100
+    assert "characters left out" in error.message
+    assert len(error.traceback or "") < 100_100
+
+
+async def test_a_result_that_is_no_json_is_a_bad_result(play: Play) -> None:
+    outcome = await play.run("returns_a_lambda")
+    assert outcome.state is JobState.FAILURE
+    assert outcome.error is not None
+    assert outcome.error.kind is ErrorKind.BAD_RESULT
+
+
+async def test_a_result_that_is_too_large_is_a_bad_result_with_the_sizes(play: Play) -> None:
+    assert (await play.run("returns_text", length=99_000)).state is JobState.SUCCESS
+    error = (await play.run("returns_text", length=200_000)).error
+    assert error is not None
+    assert error.kind is ErrorKind.BAD_RESULT
+    assert "200002" in error.message
+    assert "100000" in error.message
+
+
+async def test_an_unknown_task_fails(play: Play) -> None:
+    error = (await play.run("no_such_task")).error
+    assert error is not None
+    assert (error.kind, error.type) == (ErrorKind.EXCEPTION, "UnknownTask")
+
+
+async def test_arguments_that_the_task_no_longer_takes_fail(play: Play) -> None:
+    outcome = await play.run("add", c=1)
+    assert outcome.state is JobState.FAILURE
+    assert outcome.error is not None
+    assert outcome.error.kind is ErrorKind.EXCEPTION
+
+
+@pytest.mark.parametrize("blob", [b"", b"nonsense", b"\x01" + bytes(40)])
+async def test_a_context_that_cannot_be_opened_is_a_bad_context(play: Play, blob: bytes) -> None:
+    invocation = Invocation(new_job_id(), 1, f"{MODULE}.nothing", "{}", blob)
+    play.engine.start([invocation])
+    error = (await play.outcome(invocation)).error
+    assert error is not None
+    assert error.kind is ErrorKind.BAD_CONTEXT
+
+
+async def test_another_jobs_context_is_a_bad_context(play: Play) -> None:
+    blob = Sealer(KEYS).seal(new_job_id(), b"{}")
+    invocation = Invocation(new_job_id(), 1, f"{MODULE}.nothing", "{}", blob)
+    play.engine.start([invocation])
+    error = (await play.outcome(invocation)).error
+    assert error is not None
+    assert error.kind is ErrorKind.BAD_CONTEXT
+
+
+# --- stopping
+
+
+async def test_a_cancelled_async_job_cleans_up_and_is_revoked(play: Play, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    invocation = play.start("sleeps_async", seconds=30, file=str(file))
+    await says(file, "began")
+    await play.began(invocation)
+    play.engine.interrupt(invocation.job_id, Interrupt.CANCEL)
+    outcome = await play.outcome(invocation)
+    assert outcome.state is JobState.REVOKED
+    assert outcome.error is not None
+    assert outcome.error.kind is ErrorKind.CANCELLED
+    assert file.read_text() == "cleaned up"
+
+
+async def test_an_async_job_over_its_time_cleans_up_and_fails(play: Play, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    outcome = await play.run("sleeps_async", seconds=30, file=str(file), timeout=0.2)
+    assert outcome.state is JobState.FAILURE
+    assert outcome.error is not None
+    assert outcome.error.kind is ErrorKind.TIMEOUT
+    assert "0.2 s" in outcome.error.message
+    assert file.read_text() == "cleaned up"
+
+
+async def test_a_job_within_its_time_is_left_alone(play: Play) -> None:
+    assert (await play.run("sleeps_async", seconds=0.1, timeout=20)).state is JobState.SUCCESS
+    assert (await play.run("sleeps", seconds=0.1, timeout=20)).state is JobState.SUCCESS
+
+
+async def test_an_interrupt_for_an_unknown_job_is_ignored(play: Play) -> None:
+    play.engine.interrupt(new_job_id(), Interrupt.CANCEL)
+    invocation = play.start("add", a=1)
+    await play.outcome(invocation)
+    play.engine.interrupt(invocation.job_id, Interrupt.CANCEL)
+    assert (await play.run("add", a=1)).state is JobState.SUCCESS
+
+
+async def test_drain_waits_for_what_has_begun(play: Play) -> None:
+    invocation = play.start("sleeps_async", seconds=0.3)
+    await play.began(invocation)
+    await play.engine.drain()
+    assert (await play.outcome(invocation)).state is JobState.SUCCESS
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_closing_gives_back_what_runs_and_ends_the_events(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    async with playing(kind) as play:
+        invocation = play.start("sleeps_async", seconds=30, file=str(file))
+        await says(file, "began")
+    assert play.over
+    assert play.given_back == [invocation]
+    assert not play.outcomes
+    assert file.read_text() == "cleaned up"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_closing_lets_jobs_finish_within_the_grace(kind: str) -> None:
+    async with playing(kind, grace=20) as play:
+        invocations: list[Any] = [play.start("sleeps", seconds=0.3)]
+        await play.began(invocations[0])
+    assert [outcome.job_id for outcome in play.outcomes] == [invocations[0].job_id]
+    assert play.outcomes[0].state is JobState.SUCCESS
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_closed_engine_takes_nothing(kind: str) -> None:
+    async with playing(kind) as play:
+        pass
+    assert play.engine.free == 0
