@@ -1,0 +1,168 @@
+"""The HTTP side, under wrk (Debian's package) on the same server, in one run:
+
+- submissions over REST beside an empty Quart route; each 202 is fsynced; lanes paused, then draining;
+- GET /jobs/<id> idle, and with every lane busy on the CPU;
+- memory of the idle service with two lanes.
+
+    python -m benchmarks.web
+"""
+
+import http.client
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from quart import Quart
+
+from benchmarks.common import (
+    ROUNDS,
+    answers,
+    folder,
+    free_port,
+    percentile,
+    pss_mib,
+    report,
+    running,
+    serve,
+    verdict,
+)
+
+SECONDS = int(os.environ.get("BENCH_SECONDS", "6"))
+BODY = json.dumps({"to": "someone@example.org", "template": "welcome", "n": 42})
+
+empty = Quart(__name__)
+
+
+@empty.post("/empty")
+async def nothing() -> tuple[dict[str, str], int]:
+    """The least a Quart route can do."""
+    return {}, 202
+
+
+def wrk(
+    url: str, where: Path, *, connections: int = 32, body: str | None = BODY
+) -> tuple[float, float]:
+    """Requests a second and p99 in ms. Any answer but 2xx is fatal."""
+    script = where / "wrk.lua"
+    method = (
+        ""
+        if body is None
+        else (
+            f"wrk.method='POST' wrk.body='{body}' wrk.headers['Content-Type']='application/json' "
+        )
+    )
+    script.write_text(
+        method
+        + "done = function(s, l, r) io.write(string.format('%d %d %d %f\\n', s.requests, s.duration,"
+        " s.errors.status + s.errors.connect + s.errors.read + s.errors.timeout, l:percentile(99))) end"
+    )
+    command = ["wrk", "-t2", f"-c{connections}", f"-d{SECONDS}s", "-s", str(script), url]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    requests, micros, errors, p99 = output.strip().splitlines()[-1].split()
+    if int(errors):
+        raise SystemExit(f"{errors} failed requests:\n{output}")
+    return int(requests) / (int(micros) / 1e6), float(p99) / 1000
+
+
+def submissions() -> None:
+    print(f"POST → 202, wrk with 32 connections for {SECONDS} s, one server process")
+    rates: dict[str, list[float]] = {"empty": [], "typed": [], "paused": [], "draining": []}
+    for _ in range(ROUNDS):
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        with folder() as where:
+            command = [
+                sys.executable,
+                "-m",
+                "hypercorn",
+                "-w",
+                "0",
+                "-b",
+                f"127.0.0.1:{port}",
+                "benchmarks.web:empty",
+            ]
+            with running(*command, ready=answers(url)):
+                wrk(f"{url}/empty", where)
+                rates["empty"].append(wrk(f"{url}/empty", where)[0])
+            envelope = json.dumps({"task": "bench.submit", "args": json.loads(BODY)})
+            with running(*serve(where / "a.db", port, "--lanes", 0), ready=answers(url)):
+                typed = f"{url}/tasks/bench.submit/jobs"
+                wrk(typed, where)
+                rates["typed"].append(wrk(typed, where)[0])
+                rates["paused"].append(wrk(f"{url}/jobs", where, body=envelope)[0])
+            with running(*serve(where / "b.db", port, "--lanes", 2), ready=answers(url)):
+                rates["draining"].append(wrk(f"{url}/tasks/bench.submit/jobs", where)[0])
+    base = report("empty Quart route", rates["empty"], "req/s")
+    typed = report("POST /tasks/<name>/jobs, lanes paused", rates["typed"], "req/s")
+    general = report("POST /jobs, lanes paused", rates["paused"], "req/s")
+    report("POST /tasks/<name>/jobs, two lanes draining", rates["draining"], "req/s")
+    verdict("typed submit / empty route", typed / base, "≥ 0.7")
+    verdict("general submit / empty route", general / base, "≥ 0.7")
+
+
+def post(url: str, body: object) -> dict[str, object]:
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)
+
+
+def reads_and_memory() -> None:
+    print("GET /jobs/<id>, one client at a time, two lanes")
+    idle, busy, memory = [], [], []
+    for _ in range(ROUNDS):
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        with (
+            folder() as where,
+            running(*serve(where / "a.db", port, "--lanes", 2), ready=answers(url)) as process,
+        ):
+            time.sleep(2)
+            memory.append(pss_mib(process.pid))
+            job = post(f"{url}/jobs", {"task": "bench.noop"})
+            target = f"{url}/jobs/{job['id']}"
+            idle.append(get_p99(target))
+            for _ in range(2):
+                post(f"{url}/jobs", {"task": "bench.spin", "args": [3 * SECONDS]})
+            time.sleep(0.5)
+            busy.append(get_p99(target))
+    calm = report("p99, lanes idle", idle, "ms")
+    verdict("p99, busy / idle", report("p99, every lane CPU-bound", busy, "ms") / calm, "≤ 2")
+    verdict("PSS, service with two idle lanes, MiB", report("memory", memory, "MiB"), "< 110")
+
+
+def get_p99(url: str) -> float:
+    """One keep-alive connection, one request at a time, as a poller would."""
+    parts = urlsplit(url)
+    times = []
+    connection = http.client.HTTPConnection(parts.netloc)
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        start = time.perf_counter()
+        connection.request("GET", parts.path)
+        answer = connection.getresponse()
+        answer.read()
+        times.append(1000 * (time.perf_counter() - start))
+        if answer.status != 200:
+            raise SystemExit(f"GET answered {answer.status}")
+        time.sleep(0.002)
+    connection.close()
+    return percentile(times, 99)
+
+
+def main() -> None:
+    if shutil.which("wrk") is None:
+        raise SystemExit("wrk is missing: apt-get install wrk")
+    submissions()
+    reads_and_memory()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Routes that say what the others are: the OpenAPI document, and a page for each kind of problem."""
+
+from html import escape
+from typing import Any
+
+from pydantic_core import to_json
+from quart import Response
+
+from jobs.registry import Task
+
+from .extension import installed
+from .openapi import document
+from .problems import NOT_FOUND, TYPES, Refusal
+from .render import json_response
+from .routes import Answer, Parameter, Routes, root
+
+routes = Routes("Documentation")
+
+_PAGE = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<h1>{title}</h1>
+<p>HTTP status {status}, problem type <code>{slug}</code>.</p>
+<p>{help}</p>
+</html>
+"""
+
+_written: tuple[tuple[Task[..., Any], ...], bytes] = ((), b"")
+
+
+@routes.add(
+    "GET",
+    "/openapi.json",
+    "This document",
+    answers=(Answer(200, "The API, in OpenAPI 3.1."),),
+)
+async def openapi_json() -> Response:
+    global _written  # noqa: PLW0603 - written once, and again only when tasks were added
+    from .blueprint import TABLE
+
+    tasks = tuple(installed().registry.values())
+    if _written[0] != tasks or not _written[1]:
+        _written = tasks, to_json(document(TABLE, tasks))
+    servers = to_json({"servers": [{"url": root() or "/"}]})
+    return json_response(servers[:-1] + b"," + _written[1][1:])
+
+
+@routes.add(
+    "GET",
+    "/problems/<slug>",
+    "What a kind of problem means",
+    parameters=(
+        Parameter("slug", "The end of a problem's `type`.", {"enum": list(TYPES)}, place="path"),
+    ),
+    answers=(Answer(200, "A page about it.", media_type="text/html"),),
+    problems=(NOT_FOUND,),
+)
+async def problem_page(slug: str) -> Response:
+    kind = TYPES.get(slug)
+    if kind is None:
+        raise Refusal(
+            NOT_FOUND, f"no kind of problem is named {slug!r}; there are {', '.join(TYPES)}"
+        )
+    page = _PAGE.format(
+        title=escape(kind.title), status=kind.status, slug=kind.slug, help=escape(kind.help)
+    )
+    return Response(
+        page,
+        headers={
+            "Content-Security-Policy": "default-src 'none'; base-uri 'none'; frame-ancestors 'none'",
+            "X-Content-Type-Options": "nosniff",
+        },
+        content_type="text/html; charset=utf-8",
+    )

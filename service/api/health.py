@@ -1,0 +1,30 @@
+"""Routes for whoever watches the process."""
+
+from quart import Response
+
+from .extension import running
+from .problems import UNAVAILABLE
+from .render import json_response
+from .routes import Answer, Routes
+from .schemas import Health
+
+routes = Routes("Health")
+
+_OK = b'{"status":"ok"}'
+
+
+@routes.add("GET", "/livez", "Does the process run?", answers=(Answer(200, "It does.", Health),))
+async def live() -> Response:
+    return json_response(_OK)
+
+
+@routes.add(
+    "GET",
+    "/readyz",
+    "Can a job be stored and run now?",
+    answers=(Answer(200, "It can.", Health),),
+    problems=(UNAVAILABLE,),
+)
+async def ready() -> Response:
+    await running().check()
+    return json_response(_OK)

@@ -1,0 +1,214 @@
+"""Routes of jobs: submit, look, list, result, cancel."""
+
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
+from quart import Response, request
+
+from jobs import strict_json
+from jobs.errors import InvalidArguments, InvalidJson, Problem
+from jobs.extension import Jobs
+from jobs.model import Job, JobId, JobState
+from jobs.registry import Task
+from jobs.submission import NO_OPTIONS, Options
+
+from . import cursor, listing
+from .body import is_json, read_json
+from .extension import running
+from .job_request import JobRequest
+from .problems import (
+    ENDED,
+    INVALID,
+    MALFORMED,
+    MEDIA_TYPE,
+    NO_RESULT,
+    NOT_READY,
+    SUBMITTING,
+    TOO_LARGE,
+    UNAVAILABLE,
+    UNKNOWN_JOB,
+    UNKNOWN_TASK,
+    Refusal,
+)
+from .render import error_object, job_object, job_response, json_response, retry_after
+from .routes import Answer, Parameter, Routes, root
+from .schemas import EXAMPLE_ID, JobList, JobObject
+
+routes = Routes("Jobs")
+
+JOB_ID = Parameter(
+    "job_id",
+    "The job's id.",
+    {"type": "string"},
+    place="path",
+    example=EXAMPLE_ID,
+)
+ACCEPTED = Answer(
+    202, "The job is stored, and will run.", JobObject, headers=("Location", "Retry-After")
+)
+
+_request = TypeAdapter(JobRequest)
+_members = tuple(JobRequest.__annotations__)
+
+
+@routes.add(
+    "POST",
+    "/jobs",
+    "Submit a job of any task",
+    body=JobRequest,
+    answers=(ACCEPTED,),
+    problems=(MALFORMED, UNKNOWN_TASK, TOO_LARGE, MEDIA_TYPE, INVALID, *SUBMITTING),
+)
+async def submit_job() -> Response:
+    jobs = running()
+    limit = jobs.settings.max_body_bytes
+    raw = await read_json(limit)
+    try:
+        strict_json.check(raw, max_bytes=limit)
+        members: dict[str, Any] = _request.validate_json(raw)  # type: ignore[assignment]
+    except InvalidJson as error:
+        raise _refused(error, raw) from None
+    except ValidationError as error:
+        raise InvalidArguments([_problem(item) for item in error.errors()]) from None
+    task = jobs.registry.get(members.pop("task"))
+    try:
+        args = task.accept(to_json(members.pop("args", {})), max_bytes=limit)
+    except InvalidArguments as error:
+        raise InvalidArguments(
+            [Problem(f"/args{p.pointer}", p.detail) for p in error.problems]
+        ) from None
+    return await _submitted(jobs, task, args, Options(**members) if members else NO_OPTIONS)
+
+
+@routes.add(
+    "POST",
+    "/tasks/<name>/jobs",
+    "Submit a job",
+    answers=(ACCEPTED,),
+    problems=(MALFORMED, UNKNOWN_TASK, TOO_LARGE, MEDIA_TYPE, INVALID, *SUBMITTING),
+    each_task=True,
+)
+async def submit_task(name: str) -> Response:
+    jobs = running()
+    task, limit = jobs.registry.get(name), jobs.settings.max_body_bytes
+    raw = await read_json(limit)
+    if raw.lstrip()[:1] == b"[":
+        raise InvalidArguments([Problem("", "must be an object: the arguments by name")])
+    try:
+        args = task.accept(raw, max_bytes=limit)
+    except InvalidJson as error:
+        raise _refused(error, raw) from None
+    return await _submitted(jobs, task, args, NO_OPTIONS)
+
+
+@routes.add(
+    "GET",
+    "/jobs",
+    "List jobs, newest first",
+    parameters=listing.PARAMETERS,
+    answers=(Answer(200, "A page of jobs.", JobList),),
+    problems=(INVALID, UNAVAILABLE),
+)
+async def list_jobs() -> Response:
+    query = listing.read(request.args)
+    page = await running().store.find(query)
+    base = root()
+    following = None
+    if page.next_seq is not None:
+        following = listing.link(f"{base}/jobs", request.args, cursor.pack(page.next_seq))
+    listed = {"jobs": [job_object(job, base) for job in page.jobs], "links": {"next": following}}
+    return json_response(to_json(listed))
+
+
+@routes.add(
+    "GET",
+    "/jobs/<job_id>",
+    "Look at a job",
+    parameters=(JOB_ID,),
+    answers=(Answer(200, "The job.", JobObject, headers=("Retry-After",)),),
+    problems=(UNKNOWN_JOB, UNAVAILABLE),
+)
+async def get_job(job_id: str) -> Response:
+    return job_response(await running().get_job(JobId(job_id)), root())
+
+
+@routes.add(
+    "GET",
+    "/jobs/<job_id>/result",
+    "Get what a job returned",
+    description="The JSON that the task returned, exactly as it was stored.",
+    parameters=(JOB_ID,),
+    answers=(Answer(200, "The result: JSON as the task's `result` schema says."),),
+    problems=(UNKNOWN_JOB, NOT_READY, NO_RESULT, UNAVAILABLE),
+)
+async def get_result(job_id: str) -> Response:
+    job = await running().get_job(JobId(job_id))
+    if not job.state.ended:
+        raise Refusal(
+            NOT_READY,
+            f"job {job.id} is {job.state}",
+            headers={"Retry-After": retry_after(job)},
+            members={"state": job.state},
+        )
+    if job.state is not JobState.SUCCESS:
+        why = job.error
+        raise Refusal(
+            NO_RESULT,
+            f"job {job.id} is {job.state}" + (f": {why.type}: {why.message}" if why else ""),
+            members={"state": job.state, "error": error_object(why) if why else None},
+        )
+    response = json_response((job.result or "null").encode())
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
+
+
+@routes.add(
+    "DELETE",
+    "/jobs/<job_id>",
+    "Cancel a job",
+    description="A job that has not begun is revoked at once. A running one is asked to stop, then made to.",
+    parameters=(JOB_ID,),
+    answers=(
+        Answer(200, "It had not begun, and never will.", JobObject),
+        Answer(202, "It is being stopped: look again.", JobObject, headers=("Retry-After",)),
+    ),
+    problems=(UNKNOWN_JOB, ENDED, *SUBMITTING),
+)
+async def cancel_job(job_id: str) -> Response:
+    jobs = running()
+    found = await jobs.cancel(JobId(job_id))
+    if found.ended:
+        raise Refusal(ENDED, f"job {job_id} is {found} and stays so", members={"state": found})
+    job = await jobs.get_job(JobId(job_id))
+    return job_response(job, root(), 202 if found is JobState.STARTED else 200)
+
+
+async def _submitted(jobs: Jobs, task: Task[..., Any], args: str, options: Options) -> Response:
+    limit = jobs.settings.max_args_bytes
+    if len(args) > limit:
+        detail = f"the arguments are {len(args)} bytes of JSON; at most {limit} fit (setting: max_args_bytes)"
+        raise Refusal(TOO_LARGE, detail)
+    job: Job = (await jobs.submit(task, args, options)).job
+    base = root()
+    response = job_response(job, base, 202)
+    response.headers["Location"] = f"{base}/jobs/{job.id}"
+    return response
+
+
+def _refused(error: InvalidJson, raw: bytes) -> Exception:
+    """What is not JSON by its syntax is another problem than JSON that cannot be kept."""
+    if is_json(raw):
+        return error
+    first = error.problems[0]
+    return Refusal(MALFORMED, f"{first.pointer or 'the body'} {first.detail}", error.problems)
+
+
+def _problem(item: Any) -> Problem:
+    pointer = "".join(f"/{strict_json.escape(part)}" for part in item["loc"])
+    detail = {
+        "missing": "is missing",
+        "extra_forbidden": f"is not known; a job has {', '.join(_members)}",
+        "dict_type": f"must be an object with {', '.join(_members)}",
+    }.get(item["type"], item["msg"].removeprefix("Value error, "))
+    return Problem(pointer, detail)

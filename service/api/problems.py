@@ -1,0 +1,187 @@
+"""Every error a client can see, and which of ours becomes which (RFC 9457)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from werkzeug.exceptions import HTTPException
+from werkzeug.http import HTTP_STATUS_CODES
+
+from jobs import errors
+from jobs.errors import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemType:
+    """A kind of problem. Its `type` URI is `/problems/<slug>`, where `help` can be read."""
+
+    slug: str
+    status: int
+    title: str
+    help: str
+
+
+MALFORMED = ProblemType(
+    "malformed-json",
+    400,
+    "The body is not JSON",
+    "The body could not be parsed. The detail says where. NaN and Infinity are not JSON: send null or text.",
+)
+NOT_FOUND = ProblemType(
+    "not-found",
+    404,
+    "Nothing is at this address",
+    "No route has this path. /docs lists those that exist.",
+)
+UNKNOWN_TASK = ProblemType(
+    "unknown-task",
+    404,
+    "No task has this name",
+    "Task names are exact. GET /tasks lists them; the detail names the nearest ones.",
+)
+UNKNOWN_JOB = ProblemType(
+    "unknown-job",
+    404,
+    "No job has this id",
+    "The id is wrong, or the job ended so long ago that it was deleted (setting: retention).",
+)
+NOT_READY = ProblemType(
+    "result-not-ready",
+    404,
+    "The job has not ended",
+    "Ask again after the seconds in Retry-After; GET /jobs/<id> shows the state.",
+)
+METHOD = ProblemType(
+    "method-not-allowed",
+    405,
+    "This address does not take that method",
+    "The Allow header lists the methods it takes.",
+)
+SLOW_BODY = ProblemType(
+    "body-timeout", 408, "The body did not arrive in time", "Send the request again."
+)
+NO_RESULT = ProblemType(
+    "no-result",
+    409,
+    "The job ended without a result",
+    "It failed or was revoked; `error` says why, with the task's own traceback. It will never have a result.",
+)
+ENDED = ProblemType(
+    "already-ended",
+    409,
+    "The job has already ended",
+    "An ended job cannot be cancelled, and its state never changes.",
+)
+TOO_LARGE = ProblemType(
+    "too-large",
+    413,
+    "The body is too large",
+    "Pass a large input by reference: the address of a file, the key of a record.",
+)
+MEDIA_TYPE = ProblemType(
+    "unsupported-media-type",
+    415,
+    "The body must be JSON",
+    "Send the header Content-Type: application/json.",
+)
+INVALID = ProblemType(
+    "invalid-arguments",
+    422,
+    "The request does not fit",
+    "Each entry of `errors` says what is wrong with one value and where it is: a JSON pointer into the body,"
+    " or /query/<name>. Nothing was stored. GET /tasks/<name> shows what a task takes.",
+)
+UNEXPECTED = ProblemType(
+    "internal-error",
+    500,
+    "Something went wrong here",
+    "This is a fault of the service, not of the request; its log has the details.",
+)
+BUSY = ProblemType(
+    "busy",
+    503,
+    "Too much is waiting to be written",
+    "Nothing was stored. Send the request again after the seconds in Retry-After.",
+)
+UNAVAILABLE = ProblemType(
+    "unavailable",
+    503,
+    "The job store cannot be used",
+    "Nothing was stored. The service is starting, stopping, or its database has a problem: see its log.",
+)
+FULL = ProblemType(
+    "storage-full",
+    507,
+    "The disk is full",
+    "Nothing was stored. Free disk space, then send it again.",
+)
+
+TYPES = {
+    kind.slug: kind
+    for kind in (
+        MALFORMED, NOT_FOUND, UNKNOWN_TASK, UNKNOWN_JOB, NOT_READY, METHOD, SLOW_BODY, NO_RESULT, ENDED,
+        TOO_LARGE, MEDIA_TYPE, INVALID, UNEXPECTED, BUSY, UNAVAILABLE, FULL,
+    )
+}  # fmt: skip
+
+SUBMITTING = (BUSY, UNAVAILABLE, FULL)
+"""What may go wrong with any write."""
+
+_BY_ERROR: dict[type[Exception], ProblemType] = {
+    errors.InvalidArguments: INVALID,
+    errors.UnknownTask: UNKNOWN_TASK,
+    errors.JobNotFound: UNKNOWN_JOB,
+    errors.NotRunning: UNAVAILABLE,
+    errors.StoreBusy: BUSY,
+    errors.StoreFull: FULL,
+    errors.StoreError: UNAVAILABLE,
+    errors.JobsError: UNEXPECTED,
+}
+
+_BY_STATUS = {kind.status: kind for kind in (NOT_FOUND, METHOD, SLOW_BODY, TOO_LARGE, UNEXPECTED)}
+
+_RETRY = {"Retry-After": "1"}
+
+
+@dataclass(slots=True, eq=False)
+class Refusal(Exception):
+    """An answer that is a problem."""
+
+    kind: ProblemType
+    detail: str
+    errors: Sequence[Problem] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    members: Mapping[str, Any] = field(default_factory=dict)  #: further members of the document
+
+
+def from_error(error: errors.JobsError) -> Refusal:
+    """What a client is told of one of our errors."""
+    kind = next(_BY_ERROR[cls] for cls in type(error).__mro__ if cls in _BY_ERROR)
+    problems = error.problems if isinstance(error, errors.InvalidArguments) else ()
+    detail = UNEXPECTED.help if kind is UNEXPECTED else str(error)
+    if problems:
+        detail = "; ".join(f"{item.pointer or 'the body'} {item.detail}" for item in problems[:3])
+        detail += f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+    return Refusal(kind, detail, problems, _RETRY if kind.status == 503 else {})
+
+
+def from_http(error: HTTPException, method: str, path: str) -> Refusal:
+    """What a client is told of an error of the framework, or of the host app's `abort`."""
+    status = error.code or 500
+    headers = {
+        name: value
+        for name, value in error.get_headers()
+        if name.lower() not in {"content-type", "content-length"}
+    }
+    kind = _BY_STATUS.get(status)
+    if kind is None:
+        title = HTTP_STATUS_CODES.get(status, "Error")
+        return Refusal(
+            ProblemType("", status, title, ""), error.description or title, headers=headers
+        )
+    detail = {
+        NOT_FOUND.status: f"no route has the path {path}",
+        METHOD.status: f"{path} takes {headers.get('Allow', 'other methods')}, not {method}",
+        UNEXPECTED.status: UNEXPECTED.help,
+    }.get(status, kind.help)
+    return Refusal(kind, detail, headers=headers)

@@ -1,0 +1,115 @@
+"""What goes out: jobs, tasks and problems as JSON."""
+
+from typing import Any
+from urllib.parse import quote
+
+from pydantic_core import from_json, to_json
+from quart import Response, request
+
+from jobs.model import Job, JobError, JobState, now_ms
+from jobs.registry import Task
+
+from . import times
+from .body import has_body, lingering
+from .problems import Refusal
+
+POLL_SECONDS = 1  #: what clients are asked to wait between two looks at a job
+MAX_RETRY_AFTER = 3600
+
+
+def job_object(job: Job, root: str) -> dict[str, Any]:
+    """A job on the wire. `root` is where this API is mounted."""
+    here = f"{root}/jobs/{job.id}"
+    state = job.state
+    links = {"self": here, "result": f"{here}/result"}
+    if not state.ended:
+        links["cancel"] = here
+    return {
+        "id": job.id,
+        "task": job.task,
+        "queue": job.queue,
+        "priority": job.priority,
+        "state": state.value,
+        "attempt": job.attempt,
+        "max_attempts": job.max_attempts,
+        "created_at": times.show(job.created_at),
+        "run_at": times.show(job.run_at),
+        "started_at": times.show(job.started_at),
+        "finished_at": times.show(job.finished_at),
+        "progress": None if job.progress is None else from_json(job.progress),
+        "error": None if job.error is None else error_object(job.error),
+        "links": links,
+    }
+
+
+def error_object(error: JobError) -> dict[str, Any]:
+    """Why a job failed, on the wire."""
+    return {
+        "kind": error.kind,
+        "type": error.type,
+        "message": error.message,
+        "traceback": error.traceback,
+    }
+
+
+def task_object(task: Task[..., Any], root: str) -> dict[str, Any]:
+    """A task on the wire."""
+    here = f"{root}/tasks/{quote(task.name, safe='')}"
+    return {
+        "name": task.name,
+        "description": description(task),
+        "queue": task.queue,
+        "priority": task.priority,
+        "timeout": task.timeout,
+        "max_attempts": task.retry.max_attempts,
+        "links": {"self": here, "submit": f"{here}/jobs"},
+    }
+
+
+def description(task: Task[..., Any]) -> str:
+    """What the function's docstring says."""
+    return (task.fn.__doc__ or "").strip()
+
+
+def retry_after(job: Job) -> str:
+    """Whole seconds until it is worth looking at a job that has not ended."""
+    if job.run_at is None or job.state is JobState.STARTED:
+        return str(POLL_SECONDS)
+    due = -(-(job.run_at - now_ms()) // 1000)
+    return str(min(max(due, POLL_SECONDS), MAX_RETRY_AFTER))
+
+
+def json_response(body: bytes, status: int = 200) -> Response:
+    """A response of JSON text."""
+    return Response(body, status, content_type="application/json")
+
+
+def job_response(job: Job, root: str, status: int = 200) -> Response:
+    """A response that is a job."""
+    response = json_response(to_json(job_object(job, root)), status)
+    if not job.state.ended:
+        response.headers["Retry-After"] = retry_after(job)
+    return response
+
+
+def problem_response(refusal: Refusal, root: str) -> Response:
+    """A response that is a problem."""
+    kind = refusal.kind
+    document: dict[str, Any] = {
+        "type": f"{root}/problems/{kind.slug}" if kind.slug else "about:blank",
+        "title": kind.title,
+        "status": kind.status,
+        "detail": refusal.detail,
+        "instance": quote(request.root_path + request.path),
+    }
+    if refusal.errors:
+        document["errors"] = [item._asdict() for item in refusal.errors]
+    body = to_json(document | dict(refusal.members))
+    response = Response(
+        lingering(body, request.body) if has_body() else body,
+        kind.status,
+        headers={"Content-Length": str(len(body)), **refusal.headers},
+        content_type="application/problem+json",
+    )
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response

@@ -1,0 +1,106 @@
+"""The route table: each route is declared once, and both served and documented from that."""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import quote
+
+from pydantic import BaseModel
+from quart import Request, Response, request
+
+from .problems import ProblemType
+
+Method = Literal["GET", "POST", "DELETE"]
+View = Callable[..., Awaitable[Response]]
+
+_depths: dict[str, int] = {}  #: how many segments of the path are the route's own
+
+
+def current_request() -> Request:
+    """The request itself: on the way of every submission, each look through Quart's proxy counts."""
+    here: Request = request._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
+    return here
+
+
+def root() -> str:
+    """Where the API is mounted, as the client sees it: the proxy's prefix, then the blueprint's."""
+    here = current_request()
+    depth = _depths.get((here.endpoint or "").rpartition(".")[2], 0)
+    prefix = here.path.rsplit("/", depth)[0] if depth else ""
+    return quote(here.root_path + prefix) if prefix or here.root_path else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter in the path or the query."""
+
+    name: str
+    description: str
+    schema: Mapping[str, Any]
+    place: Literal["path", "query"] = "query"
+    example: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a route says when all is well."""
+
+    status: int
+    description: str
+    model: type[BaseModel] | None = None  #: None: any JSON, or no JSON at all
+    media_type: str = "application/json"
+    headers: tuple[str, ...] = ()  #: names; `openapi` says what they are
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One method of one path."""
+
+    method: Method
+    path: str  #: in Werkzeug's spelling
+    name: str  #: endpoint and operationId
+    view: View
+    tag: str
+    summary: str
+    description: str = ""
+    parameters: tuple[Parameter, ...] = ()
+    body: Any = None  #: the type of the JSON body
+    answers: tuple[Answer, ...] = ()
+    problems: tuple[ProblemType, ...] = ()
+    each_task: bool = False  #: documented once for every task, with its body
+
+
+def own(endpoint: str, path: str) -> str:
+    """Note that an endpoint's own path is `path`, whatever prefix it is registered under."""
+    _depths[endpoint] = path.count("/")
+    return endpoint
+
+
+class Routes:
+    """The routes of one resource."""
+
+    def __init__(self, tag: str) -> None:
+        self.tag = tag
+        self._routes: list[Route] = []
+
+    def __iter__(self) -> Iterator[Route]:
+        return iter(self._routes)
+
+    def add(self, method: Method, path: str, summary: str, **facts: Any) -> Callable[[View], View]:
+        """Declare the decorated view; `facts` are the other fields of `Route`."""
+
+        def declare(view: View) -> View:
+            self._routes.append(
+                Route(
+                    method=method,
+                    path=path,
+                    name=own(view.__name__, path),
+                    view=view,
+                    tag=self.tag,
+                    summary=summary,
+                    **facts,
+                )
+            )
+            return view
+
+        return declare

@@ -1,0 +1,152 @@
+"""The shapes of what goes out, as `render` writes them; a test holds the two together."""
+
+from typing import Annotated
+
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+)
+
+from jobs.model import ErrorKind, JobState
+
+Time = Annotated[AwareDatetime | None, Field(description="RFC 3339, UTC, with milliseconds.")]
+
+
+class _Out(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class JobErrorObject(_Out):
+    """Why a job did not succeed."""
+
+    kind: ErrorKind
+    type: str = Field(description="The exception's class.")
+    message: str
+    traceback: str | None = Field(description="The task's own, as its process printed it.")
+
+
+class JobLinks(_Out):
+    """Where to go on from a job."""
+
+    self: str
+    result: str
+    cancel: str | None = Field(None, description="DELETE it; present until the job has ended.")
+
+
+EXAMPLE_ID = "0199f2f0-7c3a-7000-8a61-3f1d2c9b5e77"
+
+EXAMPLE_JOB: dict[str, JsonValue] = {
+    "id": EXAMPLE_ID,
+    "task": "text.stats",
+    "queue": "default",
+    "priority": 0,
+    "state": "PENDING",
+    "attempt": 0,
+    "max_attempts": 1,
+    "created_at": "2026-11-24T09:30:00.125Z",
+    "run_at": None,
+    "started_at": None,
+    "finished_at": None,
+    "progress": None,
+    "error": None,
+    "links": {
+        "self": f"/jobs/{EXAMPLE_ID}",
+        "result": f"/jobs/{EXAMPLE_ID}/result",
+        "cancel": f"/jobs/{EXAMPLE_ID}",
+    },
+}
+
+
+class JobObject(_Out):
+    """A job as it is now."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_JOB]})
+
+    id: str
+    task: str
+    queue: str
+    priority: int
+    state: JobState
+    attempt: int = Field(description="How often it has begun to run.")
+    max_attempts: int
+    created_at: Annotated[AwareDatetime, Field(description="RFC 3339, UTC, with milliseconds.")]
+    run_at: Time = Field(description="Not before then; null: as soon as possible.")
+    started_at: Time
+    finished_at: Time
+    progress: JsonValue
+    error: JobErrorObject | None
+    links: JobLinks
+
+
+class ListLinks(_Out):
+    """Where a list goes on."""
+
+    next: str | None = Field(description="The page of older jobs; null at the end.")
+
+
+class JobList(_Out):
+    """A page of jobs, newest first."""
+
+    jobs: list[JobObject]
+    links: ListLinks
+
+
+class TaskLinks(_Out):
+    """Where to go on from a task."""
+
+    self: str
+    submit: str = Field(description="POST the arguments there.")
+
+
+class TaskObject(_Out):
+    """A task that can be run."""
+
+    name: str
+    description: str
+    queue: str
+    priority: int
+    timeout: float | None = Field(description="Seconds that one attempt may take.")
+    max_attempts: int
+    links: TaskLinks
+
+
+class TaskList(_Out):
+    """The tasks that can be run."""
+
+    tasks: list[TaskObject]
+
+
+class TaskDetail(TaskObject):
+    """A task, with the JSON Schemas (2020-12) of its arguments and its result."""
+
+    arguments: dict[str, JsonValue]
+    result: dict[str, JsonValue]
+
+
+class Health(_Out):
+    """The service answers."""
+
+    status: str = Field(examples=["ok"])
+
+
+class ProblemItem(_Out):
+    """One wrong value."""
+
+    pointer: str = Field(description="A JSON pointer into the body, or /query/<name>.")
+    detail: str
+
+
+class ProblemObject(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    type: str = Field(description="Which kind of problem; its address explains it.")
+    title: str
+    status: int
+    detail: str
+    instance: str = Field(description="The path that was asked for.")
+    errors: list[ProblemItem] | None = Field(None, description="Each wrong value.")
+    state: JobState | None = Field(None, description="The job's state, where that is the problem.")
+    error: JobErrorObject | None = Field(None, description="Why the job has no result.")

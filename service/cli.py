@@ -1,0 +1,199 @@
+"""`quart-jobs`: the command line."""
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from quart import Quart
+
+from jobs import ConfigurationError, JobsError
+from jobs.settings import Settings
+from jobs.stores import sqlite_path
+from jobs.stores.migrate import migrate as migrate_sqlite
+
+from . import server
+from .loading import load
+from .supervisor import Supervisor, WorkersFailed, report_ready
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SECRET = {"secret_key", "secret_key_fallbacks"}  #: not flags: other users see a command line
+USAGE, RUNTIME = 2, 1  #: exit codes
+
+
+class Commands(click.Group):
+    """Turns errors into one message and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. Raises `SystemExit` or what click handles itself."""
+        try:
+            return super().invoke(ctx)
+        except JobsError as error:
+            if error.__cause__ is not None and logging.getLogger("jobs").isEnabledFor(
+                logging.DEBUG
+            ):
+                traceback.print_exception(error.__cause__)
+            click.echo(f"quart-jobs: {error}", err=True)
+            if isinstance(error, WorkersFailed):
+                sys.exit(error.code if error.code > 0 else RUNTIME)
+            sys.exit(USAGE if isinstance(error, ConfigurationError) else RUNTIME)
+
+
+def settings_flags(*names: str) -> Callable[[F], F]:
+    """A flag for each of these settings (all by default)."""
+
+    def decorate(command: F) -> F:
+        for name in reversed(names or tuple(Settings.model_fields)):
+            field = Settings.model_fields[name]
+            if name in SECRET:
+                continue
+            more: dict[str, Any] = (
+                {"is_flag": True, "default": None} if field.annotation is bool else {}
+            )
+            default = "" if field.default in (None, (), False) else f" [default: {field.default}]"
+            flag = "--" + name.replace("_", "-")
+            command = click.option(flag, name, help=f"{field.description}{default}", **more)(
+                command
+            )
+        return click.option("-v", "--verbose", is_flag=True, help="Say more; show tracebacks.")(
+            command
+        )
+
+    return decorate
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("quart-jobs"), prog_name="quart-jobs", message="%(prog)s %(version)s")
+def main() -> None:
+    """Background jobs for async Python web apps, with no other server to run.
+
+    Every setting has a flag and an environment variable, JOBS_<NAME>; the flag wins.
+    """
+    # Last, so that a module of the user's cannot take the place of one of ours.
+    if sys.path[0] != str(Path.cwd()):
+        sys.path.insert(0, str(Path.cwd()))
+
+
+@main.command()
+@click.option(
+    "--bind",
+    default="127.0.0.1:8000",
+    envvar="JOBS_BIND",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Address to listen on.",
+)
+@click.option("--listen-fd", type=int, hidden=True)
+@click.option("--control-fd", type=int, hidden=True)
+@settings_flags()
+def serve(
+    bind: str, listen_fd: int | None, control_fd: int | None, verbose: bool, **flags: Any
+) -> None:
+    """Serve an app, or the job API for task modules, over HTTP and run its jobs.
+
+    Needs --app module:app (or module:factory()) or --tasks module[,module…].
+    """
+    settings = settled(flags, verbose)
+    needs_app(settings)
+    if listen_fd is None:
+        listener = server.bind(bind)
+        if settings.workers > 1:
+            asyncio.run(supervise(listener, settings, verbose))
+            return
+    else:
+        listener = socket.socket(fileno=listen_fd)
+    app, jobs = load(settings)
+    greeting = greet(app, server.url_of(listener))
+
+    def ready() -> None:
+        if control_fd is None:
+            click.echo(greeting)
+        else:
+            report_ready(control_fd, greeting)
+
+    asyncio.run(server.serve(app, jobs, listener, ready=ready, watch=control_fd))
+
+
+async def supervise(listener: socket.socket, settings: Settings, verbose: bool) -> None:
+    """Serve with several processes."""
+    supervisor = Supervisor(listener, settings.workers, grace=settings.grace, verbose=verbose)
+    await supervisor.run(announce=click.echo)
+
+
+@main.command()
+@settings_flags()
+def worker(verbose: bool, **flags: Any) -> None:
+    """Run jobs without serving HTTP, beside services on the same database."""
+    settings = settled(flags, verbose)
+    needs_app(settings)
+    if settings.lanes == 0:
+        raise click.UsageError("a worker without lanes would do nothing: --lanes 1 or more")
+    _, jobs = load(settings)
+
+    def ready() -> None:
+        lanes = jobs.settings.lane_count
+        click.echo(
+            f"quart-jobs worker: {lanes} {'lane' if lanes == 1 else 'lanes'}; Ctrl-C stops it"
+        )
+
+    asyncio.run(server.run_without_http(jobs, ready=ready))
+
+
+@main.command()
+@settings_flags("database", "busy_timeout", "allow_network_filesystem")
+def migrate(verbose: bool, **flags: Any) -> None:
+    """Bring the database up to date, creating it if need be; `serve` does the same when it starts."""
+    settings = settled(flags, verbose)
+    path = sqlite_path(settings.database)
+    applied = migrate_sqlite(
+        path,
+        busy_timeout=settings.busy_timeout,
+        allow_network_filesystem=settings.allow_network_filesystem,
+    )
+    done = ", ".join(f"{number:04}" for number in applied)
+    click.echo(f"{path}: {f'applied {done}' if applied else 'up to date, nothing applied'}")
+
+
+def settled(flags: dict[str, Any], verbose: bool) -> Settings:
+    """The settings, with the flags put into the environment: child processes and the app's own
+    `Jobs` are to see the same."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for name in ("jobs", "service"):
+        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
+    given = {name: value for name, value in flags.items() if value is not None}
+    for name, value in given.items():
+        os.environ[f"JOBS_{name.upper()}"] = "true" if value is True else value
+    for one, other in (("app", "tasks"), ("tasks", "app")):
+        if one in given and other not in given:
+            os.environ.pop(f"JOBS_{other.upper()}", None)
+    return Settings.load()
+
+
+def needs_app(settings: Settings) -> None:
+    """Raises `click.UsageError` unless an app or tasks are named."""
+    if bool(settings.app) == bool(settings.tasks):
+        raise click.UsageError(
+            "say what to serve: --app module:app (or module:factory()) for an app with Jobs installed,"
+            " or --tasks module[,module…] for task modules" + (", not both" if settings.app else "")
+        )
+
+
+def greet(app: Quart, url: str) -> str:
+    """What is said once the service is ready."""
+    routes = {rule.rule for rule in app.url_map.iter_rules()}
+    known = (("API", "/jobs"), ("Docs", "/docs"))
+    found = [(name, path) for name, path in known if path in routes] or [("App", "/")]
+    lines = [f"  {name:5} {url}{path}" for name, path in found]
+    return "\n".join([f"quart-jobs {version('quart-jobs')}", *lines, "  Stop  Ctrl-C"])
+
+
+if __name__ == "__main__":
+    main()

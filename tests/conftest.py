@@ -1,0 +1,20 @@
+"""What every test has: a clean environment, and the skip for programs that a machine may lack."""
+
+import os
+import shutil
+
+import pytest
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test marked `debian(program)` where the program is missing."""
+    for mark in item.iter_markers("debian"):
+        for program in mark.args:
+            if shutil.which(program) is None:
+                pytest.skip(f"needs the program {program}, which this machine does not have")
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("JOBS_")]:
+        monkeypatch.delenv(name)
