@@ -256,9 +256,11 @@ class Jobs:
         check_size(args, self.settings.max_args_bytes)
         snapshot = described = None
         if has_request_context():
-            values = carried(g, self._carried | task.carry, self.carriers)
-            taken = take(request, values)
-            snapshot, described = taken.model_dump_json().encode(), origin(taken, request)
+            names = self._carried | task.carry
+            values = carried(g, names, self.carriers) if names else {}
+            here = request._get_current_object()  # noqa: SLF001 - public as werkzeug documents it
+            taken = take(here, values)
+            snapshot, described = taken.model_dump_json().encode(), origin(taken, here)
         return new_job(task, args, options, snapshot=snapshot, origin=described, sealer=self.sealer)
 
     def apply(self, task: Task[..., R], args: str) -> JobHandle[R]:

@@ -22,18 +22,20 @@ class Claimant:
         folder.mkdir(mode=0o700, exist_ok=True)
         self._path = folder / name
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.close()
+            raise
 
     def fileno(self) -> int:
         """The locked file; alive means that some process has it open."""
         return self._fd
 
     def close(self) -> None:
-        """No longer alive; closing twice is harmless."""
-        if self._fd >= 0:
-            self._path.unlink(missing_ok=True)
-            os.close(self._fd)
-            self._fd = -1
+        """No longer alive."""
+        self._path.unlink(missing_ok=True)
+        os.close(self._fd)
 
 
 def new_name() -> str:

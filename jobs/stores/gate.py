@@ -41,10 +41,8 @@ class Gate:
         return True
 
     def close(self) -> None:
-        """Give the file back; closing twice is harmless."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Give the file back."""
+        os.close(self._fd)
 
 
 def patiently(attempt: Callable[[], bool], deadline: float) -> None:

@@ -25,3 +25,6 @@ def load(path: Path) -> dict[str, str]:
         line = text.count("\n", 0, end) + 1
         raise ValueError(f"{path}: expected a block with a name of its own after line {line}")
     return statements
+
+
+SQL = load(Path(__file__).with_name("sqlite.sql"))

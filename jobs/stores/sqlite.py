@@ -1,18 +1,16 @@
 """Jobs in one SQLite file, for one process or several on one machine."""
 
 import asyncio
-import json
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
-from jobs.errors import JobNotFound, StoreError
+from jobs.errors import StoreError
 from jobs.model import Claim, Invocation, Job, JobId, JobPage, JobQuery, JobState, Outcome
 from jobs.protocols import Wake
 
@@ -20,33 +18,13 @@ from . import migrate
 from .bell import Bell
 from .claimant import Claimant, forget, new_name
 from .connection import Connection, close_writer, connect_reader, to_the_end
-from .faults import translated
 from .gate import Gate
 from .place import Place
-from .rows import listed, shown, whole
+from .reads import Reads
 from .writer import Writer
-from .writes import ADD, CANCEL, CLAIM, FINISH, PROBE, PRUNE, REAP, RELEASE, SQL
+from .writes import ADD, CANCEL, CLAIM, FINISH, PROBE, PRUNE, REAP, RELEASE
 
 _LOOK_EVERY = 0.025  #: seconds between looks for the commits of other processes
-
-_LISTING = {
-    state: SQL["find"].format(source=source, state=condition)
-    for state, source, condition in (
-        (None, "jobs", "TRUE"),
-        (JobState.PENDING, "jobs INDEXED BY jobs_ready", "state = 'PENDING' AND attempt = 0"),
-        (JobState.RETRY, "jobs INDEXED BY jobs_ready", "state = 'PENDING' AND attempt > 0"),
-        (JobState.STARTED, "jobs INDEXED BY jobs_started", "state = 'STARTED'"),
-        (JobState.SUCCESS, "jobs", "state = 'SUCCESS'"),
-        *(
-            (
-                state,
-                "jobs INDEXED BY jobs_unsuccessful",
-                f"state IN ('FAILURE', 'REVOKED') AND state = '{state}'",
-            )
-            for state in (JobState.FAILURE, JobState.REVOKED)
-        ),
-    )
-}
 
 
 class SQLiteStore:
@@ -101,7 +79,7 @@ class SQLiteStore:
             stack.push_async_callback(writer.close)
             watch = asyncio.create_task(_watch(writer), name="jobs: store watch")
             stack.push_async_callback(_end, watch)
-            self._opened = _Opened(writer, reader, lister)
+            self._opened = _Opened(writer, Reads(reader, lister, place.path))
             self._closing = stack.pop_all()
         return self
 
@@ -145,6 +123,7 @@ class SQLiteStore:
     def _leave(self) -> None:
         if self._alive is not None:
             self._alive.close()
+            self._alive = None
 
     def hold_fileno(self) -> int:
         """A file that says this process is alive as long as any process has it open: for its children."""
@@ -207,7 +186,7 @@ class SQLiteStore:
         probing = writer.submit(PROBE, None)
         if failure is not None:
             probing.add_done_callback(_seen)
-            raise failure
+            raise StoreError(failure)
         await probing
 
     async def wait(self) -> Wake:
@@ -216,69 +195,32 @@ class SQLiteStore:
 
     async def get(self, job_id: JobId) -> Job:
         """See `Store.get`."""
-        rows = await self._read(self._parts.reader, SQL["get"], {"id": job_id})
-        if not rows:
-            raise JobNotFound(job_id)
-        return whole(rows[0])
+        return await self._parts.reads.get(job_id)
 
     async def states(self, job_ids: Collection[JobId]) -> dict[JobId, JobState]:
         """See `Store.states`."""
-        ids = {"ids": json.dumps(list(job_ids))}
-        rows = await self._read(self._parts.reader, SQL["states"], ids)
-        return {job_id: shown(state, attempt) for job_id, state, attempt in rows}
+        return await self._parts.reads.states(job_ids)
 
     async def cancel_requests(self) -> set[JobId]:
         """See `Store.cancel_requests`."""
-        me = {"claimant": self.claimant}
-        return {row[0] for row in await self._read(self._parts.reader, SQL["cancel_requests"], me)}
+        return await self._parts.reads.cancel_requests(self.claimant)
 
     async def find(self, query: JobQuery) -> JobPage:
         """See `Store.find`."""
-        rows = await self._read(
-            self._parts.lister,
-            _LISTING[query.state],
-            {
-                "before_seq": 2**63 - 1 if query.before_seq is None else query.before_seq,
-                "task": query.task,
-                "queue": query.queue,
-                "created_after": query.created_after,
-                "created_before": query.created_before,
-                "limit": query.limit + 1,
-            },
-        )
-        jobs = [listed(row) for row in rows[: query.limit]]
-        return JobPage(jobs, jobs[-1].seq if len(rows) > query.limit else None)
-
-    async def _read(
-        self, connection: Connection, statement: str, values: dict[str, Any]
-    ) -> list[tuple[Any, ...]]:
-        try:
-            return await connection.run(_fetch, statement, values)
-        except sqlite3.Error as error:
-            raise translated(error, self._place.path) from error
+        return await self._parts.reads.find(query)
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
+class _Opened(NamedTuple):
     writer: Writer
-    reader: Connection
-    lister: Connection
-    """Apart, so that a long list holds nobody up who asks for one job."""
-
-
-def _fetch(
-    connection: sqlite3.Connection, statement: str, values: dict[str, Any]
-) -> list[tuple[Any, ...]]:
-    return connection.execute(statement, values).fetchall()
+    reads: Reads
 
 
 def _give_back(writer: Writer, claiming: "asyncio.Future[Claim]") -> None:
     if claiming.cancelled() or claiming.exception() is not None or not claiming.result().jobs:
         return
     invocations = [Invocation.of(job) for job in claiming.result().jobs]
-    with suppress(
-        StoreError
-    ):  # closed: then this process is dead to the others, and its jobs are reaped
+    # If the store is closed, its jobs are those of a dead claimant.
+    with suppress(StoreError):
         writer.submit(RELEASE, invocations).add_done_callback(_seen)
 
 

@@ -25,9 +25,7 @@ from .faults import is_disk_failure, primary_code, translated
 from .gate import Gate, patiently
 
 _CHECKPOINT_BYTES = 4 << 20  #: of log, about; then it is copied into the database
-_COMMIT_BYTES = (
-    20_000  #: of log that the smallest commit writes: a page of each table and index it touches
-)
+_COMMIT_BYTES = 20_000  #: of log that the smallest commit writes: a page of each index it touches
 _QUIET = 1.0  #: seconds without a write, after which the log is emptied
 
 P = TypeVar("P")
@@ -79,6 +77,12 @@ def _begin(connection: sqlite3.Connection) -> bool:
     return True
 
 
+def _data_version(connection: sqlite3.Connection) -> int:
+    """A number that changes when another connection has committed."""
+    (version,) = connection.execute("PRAGMA data_version").fetchone()
+    return int(version)
+
+
 class Writer:
     """Takes writes from any number of tasks of one event loop."""
 
@@ -103,8 +107,8 @@ class Writer:
         self._version: int | None = None  #: moves with the commits of others
         self._logged = 0  #: bytes, about, since the last checkpoint
         self._writing = False
-        self._last_write = 0.0
-        self.failure: StoreError | None = None  #: what the disk did last, until a write succeeds
+        self._last_work = 0.0
+        self.failure: str | None = None  #: what the disk did last, until a write succeeds
         self._task = asyncio.create_task(self._run(), name="jobs: store writer")
 
     def submit(self, verb: Verb[P, R], payload: P, *, rows: int = 0) -> "asyncio.Future[R]":
@@ -143,6 +147,7 @@ class Writer:
                 batch, self._waiting, self._rows = self._waiting, [], 0
                 if batch:
                     await self._write(batch)
+                    batch = []
                 elif self._closing:
                     break
                 if self._closing:
@@ -169,7 +174,7 @@ class Writer:
             self._ring(committed.wake)
         finally:
             self._writing = False
-            self._last_write = time.monotonic()
+            self._last_work = time.monotonic()
         for request, result in zip(batch, results, strict=True):
             if request.future.done():
                 continue
@@ -180,7 +185,7 @@ class Writer:
 
     def _note(self, error: Exception | None) -> None:
         if error is not None and is_disk_failure(error):
-            self.failure = StoreError(str(translated(error, self._path)))
+            self.failure = str(translated(error, self._path))
 
     # What follows runs on the connection's thread.
 
@@ -194,7 +199,8 @@ class Writer:
                     raise
                 committed = self._replay(connection, batch, deadline)
             if self._logged >= _CHECKPOINT_BYTES:
-                return replace(committed, failure=self._checkpoint(connection, "PASSIVE"))
+                failure = self._checkpoint(connection, "PASSIVE")
+                committed = replace(committed, failure=committed.failure or failure)
         return committed
 
     def _transact(
@@ -202,12 +208,14 @@ class Writer:
     ) -> _Committed:
         patiently(partial(_begin, connection), deadline)
         try:
-            wake = Wake(0) if self._no_news(connection) else ~Wake(0)
+            version = _data_version(connection)
+            wake = Wake(0) if version == self._version else ~Wake(0)
             transaction = Transaction(connection, self._claimant, now_ms(), wake)
             results: list[Any] = []
             for verb, requests in groupby(batch, key=attrgetter("verb")):
                 results += verb.apply(transaction, [request.payload for request in requests])
             connection.execute("COMMIT")
+            self._version = version
             self._logged += _COMMIT_BYTES + transaction.size
         except BaseException:
             with suppress(sqlite3.Error):
@@ -221,32 +229,30 @@ class Writer:
         """One transaction each, so that a failure is only its own caller's."""
         results: list[Any] = []
         wake = Wake(0)
+        failure: Exception | None = None
         for request in batch:
             try:
+                if failure is not None:
+                    raise failure
                 committed = self._transact(connection, [request], deadline)
-            except Exception as error:
-                if is_disk_failure(error):
-                    raise
+            except Exception as error:  # noqa: BLE001 - it is raised to the caller
                 results.append(translated(error, self._path))
+                failure = error if is_disk_failure(error) else None
             else:
                 results += committed.results
                 wake |= committed.wake
-        return _Committed(results, wake)
-
-    def _no_news(self, connection: sqlite3.Connection) -> bool:
-        """Whether no other connection has committed since this was last asked."""
-        before = self._version
-        (self._version,) = connection.execute("PRAGMA data_version").fetchone()
-        return before == self._version
+        return _Committed(results, wake, failure)
 
     def _look(self, connection: sqlite3.Connection) -> bool:
-        if self._logged and time.monotonic() - self._last_write > _QUIET:
+        if self._logged and time.monotonic() - self._last_work > _QUIET:
+            self._last_work = time.monotonic()
             with suppress(StoreBusy), self._gate.held(0.0):
-                self._checkpoint(connection, "TRUNCATE")
+                self._note(self._checkpoint(connection, "TRUNCATE"))
         try:
-            return not self._no_news(connection)
+            before, self._version = self._version, _data_version(connection)
         except sqlite3.Error:
             return False  # the next write will say what is wrong
+        return before != self._version
 
     def _checkpoint(self, connection: sqlite3.Connection, mode: str) -> Exception | None:
         """Under the gate only. What a reader holds up, or a full disk, is left for the next time."""

@@ -11,11 +11,9 @@ from jobs.model import Claim, ErrorKind, Invocation, Job, JobError, JobId, JobSt
 from jobs.protocols import Wake
 
 from . import claimant
-from .queries import load
+from .queries import SQL
 from .rows import claimed, error_to_text, shown
 from .writer import Transaction, Verb
-
-SQL = load(Path(__file__).with_name("sqlite.sql"))
 
 MAX_LOST = 3  #: attempts of one job that may lose their whole service before it fails
 EXPIRED_AT_ONCE = 1000  #: jobs that one transaction revokes at most, so that others get their turn

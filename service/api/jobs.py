@@ -191,9 +191,7 @@ async def _submitted(jobs: Jobs, task: Task[..., Any], args: str, options: Optio
         raise Refusal(TOO_LARGE, detail)
     job: Job = (await jobs.submit(task, args, options)).job
     base = root()
-    response = job_response(job, base, 202)
-    response.headers["Location"] = f"{base}/jobs/{job.id}"
-    return response
+    return job_response(job, base, 202, Location=f"{base}/jobs/{job.id}")
 
 
 def _refused(error: InvalidJson, raw: bytes) -> Exception:

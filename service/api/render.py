@@ -79,17 +79,16 @@ def retry_after(job: Job) -> str:
     return str(min(max(due, POLL_SECONDS), MAX_RETRY_AFTER))
 
 
-def json_response(body: bytes, status: int = 200) -> Response:
+def json_response(body: bytes, status: int = 200, **headers: str) -> Response:
     """A response of JSON text."""
-    return Response(body, status, content_type="application/json")
+    return Response(body, status, {"Content-Type": "application/json", **headers})
 
 
-def job_response(job: Job, root: str, status: int = 200) -> Response:
+def job_response(job: Job, root: str, status: int = 200, **headers: str) -> Response:
     """A response that is a job."""
-    response = json_response(to_json(job_object(job, root)), status)
     if not job.state.ended:
-        response.headers["Retry-After"] = retry_after(job)
-    return response
+        headers["Retry-After"] = retry_after(job)
+    return json_response(to_json(job_object(job, root)), status, **headers)
 
 
 def problem_response(refusal: Refusal, root: str) -> Response:

@@ -8,7 +8,7 @@ from typing import Any
 from quart import Quart, Response, current_app, g, request, session, url_for
 from quart.typing import ResponseReturnValue
 
-from jobs import Jobs, current_job, task
+from jobs import Jobs, JobsError, current_job, task
 
 CANARY = "canary-7f3b9c"
 
@@ -118,6 +118,11 @@ async def remember() -> None:
 async def note(response: Response) -> Response:
     after_request_ran.append(str(await response.get_data(as_text=True)))
     return response
+
+
+@app.errorhandler(JobsError)
+async def tell(error: JobsError) -> ResponseReturnValue:
+    return str(error), 500
 
 
 @app.route("/page/<name>")

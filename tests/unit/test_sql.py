@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 
 from jobs.model import JobState
-from jobs.stores import sqlite, writes
+from jobs.stores import reads, writes
 from jobs.stores.migrate import apply
-from jobs.stores.queries import load
-from jobs.stores.sqlite import _LISTING
-from jobs.stores.writes import SQL
+from jobs.stores.queries import SQL, load
+from jobs.stores.reads import LISTING
 
 STATEMENTS = {name: statement for name, statement in SQL.items() if name != "find"} | {
-    f"find {state}": statement for state, statement in _LISTING.items()
+    f"find {state}": statement for state, statement in LISTING.items()
 }
 
 PARTIAL = {"jobs_ready", "jobs_started"}
@@ -59,7 +58,7 @@ def test_a_file_of_another_form_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_every_statement_is_used() -> None:
-    source = Path(writes.__file__).read_text() + Path(sqlite.__file__).read_text()
+    source = Path(writes.__file__).read_text() + Path(reads.__file__).read_text()
     assert {name for name in SQL if f'SQL["{name}"]' not in source} == set()
 
 
@@ -83,7 +82,7 @@ def test_a_claim_needs_no_sorting(database: sqlite3.Connection) -> None:
 def test_a_page_of_jobs_is_cut_before_it_is_joined(
     database: sqlite3.Connection, state: JobState
 ) -> None:
-    statement = _LISTING[state]
+    statement = LISTING[state]
     assert statement.index("LIMIT") < statement.index("JOIN")
 
 

@@ -1,0 +1,520 @@
+"""What is SQLite's own: the file and its side files, locks and budgets, the log, a clean end."""
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.errors import ConfigurationError, DatabaseUnusable, StoreBusy, StoreFull
+from jobs.model import JobQuery, JobState
+from jobs.protocols import Wake
+from jobs.settings import Settings
+from jobs.stores import open_store, place, sqlite_path, writer
+from jobs.stores.gate import Gate
+from jobs.stores.sqlite import SQLiteStore
+from tests.store_play import PATIENCE, claimed_one, ended, ids, new_job, new_jobs, until
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "jobs.db"
+
+
+def store_at(path: Path, **options: Any) -> SQLiteStore:
+    return SQLiteStore(path, **{"busy_timeout": 5.0} | options)
+
+
+@pytest.fixture
+async def store(path: Path) -> AsyncIterator[SQLiteStore]:
+    async with store_at(path, busy_timeout=0.2) as store:
+        yield store
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not holds():  # noqa: ASYNC110 - the file system tells nobody
+            await asyncio.sleep(0.01)
+
+
+def log_size(path: Path) -> int:
+    return path.with_name(path.name + "-wal").stat().st_size
+
+
+# where it may be
+
+
+def make_garbage(path: Path) -> None:
+    path.write_bytes(b"\x7fELF" + bytes(range(256)) * 40)
+
+
+def make_short_garbage(path: Path) -> None:
+    path.write_text("hello")
+
+
+def make_damaged(path: Path) -> None:
+    asyncio.run(filled(path))
+    middle = path.stat().st_size // 2
+    with path.open("r+b") as file:
+        file.seek(middle)
+        file.write(b"\xff" * 4096)
+
+
+async def filled(path: Path) -> None:
+    async with store_at(path) as store:
+        await store.add(new_jobs(500))
+
+
+def make_another_programs(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE users (name TEXT)")
+
+
+def make_newer(path: Path) -> None:
+    asyncio.run(filled(path))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+
+
+def make_folder(path: Path) -> None:
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (make_garbage, "is not a SQLite database"),
+        (make_short_garbage, "is not a SQLite database"),
+        (make_damaged, "is damaged"),
+        (make_another_programs, "belongs to another program"),
+        (make_newer, "has schema version 99 and this release knows 1"),
+        (make_folder, "is not a file"),
+    ],
+)
+def test_what_is_no_database_of_ours_is_refused_and_left_alone(
+    path: Path, make: Callable[[Path], None], message: str
+) -> None:
+    make(path)
+    kept = {name: data for name, data in contents(path.parent).items() if "-gate" not in name}
+
+    async def opened() -> None:
+        async with store_at(path):
+            pass
+
+    with pytest.raises(DatabaseUnusable, match=message) as caught:
+        asyncio.run(opened())
+    assert str(path) in str(caught.value)
+    assert {n: d for n, d in contents(path.parent).items() if "-gate" not in n} == kept
+
+
+async def test_a_missing_folder_is_refused_and_not_made(tmp_path: Path) -> None:
+    folder = tmp_path / "missing"
+    with pytest.raises(DatabaseUnusable, match=f"the folder {folder} .* does not exist"):
+        async with store_at(folder / "jobs.db"):
+            pass
+    assert not folder.exists()
+
+
+@needs_root
+async def test_a_read_only_file_system_is_refused(tmp_path: Path) -> None:
+    with mounted(tmp_path, "ro"):
+        with pytest.raises(DatabaseUnusable, match="is read-only"):
+            async with store_at(tmp_path / "jobs.db"):
+                pass
+        assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_read_only_file_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await filled(path)
+    path.chmod(0o400)
+    if os.geteuid() == 0:  # whom no mode stops
+        monkeypatch.setattr(os, "access", lambda file, _: file != path)
+    before = contents(path.parent)
+    with pytest.raises(DatabaseUnusable, match=f"{path} is not writable"):
+        async with store_at(path):
+            pass
+    assert contents(path.parent) == before
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs", "9p", "virtiofs"])
+async def test_a_network_file_system_is_refused_by_name_unless_allowed(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    device = tmp_path.stat().st_dev
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        f"36 35 {os.major(device)}:{os.minor(device)} / /srv rw shared:1 - {kind} host:/srv rw\n"
+    )
+    monkeypatch.setattr(place, "MOUNTS", mounts)
+    with pytest.raises(DatabaseUnusable, match=rf"network file system \({kind}\)"):
+        async with store_at(path):
+            pass
+    assert not path.exists()
+    async with store_at(path, allow_network_filesystem=True) as store:
+        await store.add([new_job()])
+
+
+def test_the_kernel_names_the_file_system_of_a_folder(tmp_path: Path) -> None:
+    told = subprocess.run(
+        ["stat", "-f", "-c", "%T", "/dev/shm"], capture_output=True, text=True, check=True
+    )
+    assert place.filesystem(Path("/dev/shm")) == told.stdout.strip()
+    assert place.filesystem(Path("/proc")) == "proc"
+
+
+async def test_a_path_may_hold_any_character_and_lead_through_links(tmp_path: Path) -> None:
+    folder = tmp_path / "a ?b=#%20 ü"
+    folder.mkdir()
+    (tmp_path / "link.db").symlink_to(folder / "real.db")
+    async with store_at(tmp_path / "link.db") as store:
+        job = new_job()
+        await store.add([job])
+        async with store_at(folder / "real.db") as other:
+            assert (await other.get(job.id)).id == job.id
+    assert (folder / "real.db").is_file()
+    assert store.location == str(folder / "real.db")
+
+
+@pytest.mark.parametrize(
+    ("database", "path"),
+    [
+        ("jobs.db", "jobs.db"),
+        ("/var/jobs.db", "/var/jobs.db"),
+        ("sqlite:///jobs.db", "jobs.db"),
+        ("sqlite:////var/jobs.db", "/var/jobs.db"),
+    ],
+)
+def test_the_database_is_a_path_or_a_url(database: str, path: str) -> None:
+    assert sqlite_path(database) == Path(path)
+
+
+@pytest.mark.parametrize(
+    "database", ["postgresql://h/d", "sqlite://jobs.db", "", "sqlite://", ":memory:"]
+)
+def test_another_database_is_refused_in_words(database: str) -> None:
+    with pytest.raises(ConfigurationError, match="JOBS_DATABASE"):
+        sqlite_path(database)
+
+
+async def test_the_settings_open_a_store(path: Path) -> None:
+    async with open_store(Settings(database=f"sqlite:///{path}")) as store:
+        assert store.location == str(path)
+        await store.check()
+
+
+# what lies beside it
+
+
+async def test_only_the_owner_reads_the_database_and_its_side_files(path: Path) -> None:
+    old = os.umask(0)
+    try:
+        async with store_at(path) as store:
+            await claimed_one(store)
+            modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.rglob("*")}
+    finally:
+        os.umask(old)
+    assert modes.pop("jobs.db-claimants") == 0o700
+    assert set(modes) == {"jobs.db", "jobs.db-wal", "jobs.db-shm", "jobs.db-gate", store.claimant}
+    assert set(modes.values()) == {0o600}
+
+
+async def test_a_database_that_others_could_read_is_closed_to_them(path: Path) -> None:
+    await filled(path)
+    path.chmod(0o644)
+    await filled(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_after_the_end_all_is_in_one_file(path: Path) -> None:
+    async with store_at(path) as store:
+        await store.add(new_jobs(100))
+    assert {file.name for file in path.parent.iterdir()} == {
+        *("jobs.db", "jobs.db-gate", "jobs.db-claimants")
+    }
+    assert list(path.with_name("jobs.db-claimants").iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [50, 1_000])
+async def test_a_purged_context_is_nowhere_in_the_files(path: Path, size: int) -> None:
+    canary = os.urandom(16).hex().encode()
+    async with store_at(path) as store:
+        await store.add(new_jobs(20, context=canary * size))
+        jobs = (await store.claim(20)).jobs
+        await store.finish([ended(job) for job in jobs])
+    assert [name for name, data in contents(path.parent).items() if canary in data] == []
+
+
+async def test_the_log_is_emptied_when_all_is_quiet(
+    path: Path, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "_QUIET", 0.05)
+    await store.add(new_jobs(100))
+    await eventually(lambda: not log_size(path))
+    await store.add([new_job()])
+    assert log_size(path)
+
+
+async def test_who_leaves_first_leaves_no_log_behind(path: Path, store: SQLiteStore) -> None:
+    async with store_at(path) as leaving:
+        await leaving.add(new_jobs(100))
+        assert log_size(path)
+    assert log_size(path) == 0
+
+
+async def test_opening_a_file_again_takes_no_locks_from_those_who_have_it_open(
+    path: Path, store: SQLiteStore
+) -> None:
+    await store.add(new_jobs(10))
+    async with store_at(path):
+        await store.add(new_jobs(10))
+    await store.add(new_jobs(10))
+    # Another process that believes to be the last deletes the log when it goes.
+    script = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT 1 FROM jobs'); c.close()"
+    await asyncio.to_thread(subprocess.run, [sys.executable, "-c", script, str(path)], check=True)
+    assert log_size(path)
+
+
+async def test_the_log_stays_small_while_jobs_pour_in(path: Path, store: SQLiteStore) -> None:
+    for _ in range(40):
+        await store.add(new_jobs(20, args=f'"{"x" * 50_000}"'))
+    assert path.stat().st_size > 30_000_000
+    assert log_size(path) < 10_000_000
+
+
+# waiting for others
+
+
+async def test_a_write_waits_for_the_gate_only_as_long_as_it_may(
+    path: Path, store: SQLiteStore
+) -> None:
+    job, refused = new_job(), new_job()
+    await store.add([job])
+    with closing(Gate(path.with_name("jobs.db-gate"))) as gate:
+        with gate.held(0):
+            began = time.monotonic()
+            results = await asyncio.gather(
+                store.add([refused]), store.claim(1), store.check(), return_exceptions=True
+            )
+            assert [type(result) for result in results] == [StoreBusy] * 3
+            assert 0.2 <= time.monotonic() - began < 2
+            assert (await store.get(job.id)).state is JobState.PENDING
+        await store.check()
+    assert ids((await store.claim(9)).jobs) == [job.id]
+
+
+async def test_a_write_waits_for_another_program_only_as_long_as_it_may(
+    path: Path, store: SQLiteStore
+) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreBusy):
+            await store.add([new_job()])
+        waiting = asyncio.create_task(store.add([job := new_job()]))
+        await asyncio.sleep(0.01)
+        other.execute("COMMIT")
+        await waiting
+    assert ids((await store.find(JobQuery())).jobs) == [job.id]
+
+
+async def test_a_store_that_opens_waits_only_as_long_as_it_may(path: Path) -> None:
+    with (
+        closing(Gate(path.with_name("jobs.db-gate"))) as gate,
+        gate.held(0),
+        pytest.raises(StoreBusy),
+    ):
+        async with store_at(path, busy_timeout=0.05):
+            pass
+    assert not path.exists()
+
+
+async def test_too_many_waiting_jobs_are_refused_at_once_but_never_what_frees_them(
+    path: Path,
+) -> None:
+    async with store_at(path, queue_limit=10) as store:
+        running = await claimed_one(store)
+        adds = [asyncio.create_task(store.add(new_jobs(6))) for _ in range(5)]
+        finishing = asyncio.create_task(store.finish([ended(running)]))
+        results = await asyncio.gather(*adds, return_exceptions=True)
+        assert [type(result) for result in results] == [type(None)] * 2 + [StoreBusy] * 3
+        assert await finishing == {running.id}
+        await store.add(new_jobs(20))
+
+
+async def test_a_long_list_holds_up_nobody_who_asks_for_one_job(store: SQLiteStore) -> None:
+    job = new_job()
+    await store.add([job])
+    lister = store._parts.reads._lister
+    release = threading.Event()
+    listing = asyncio.create_task(lister.run(lambda _: release.wait(PATIENCE)))
+    assert (await store.get(job.id)).id == job.id
+    assert await store.states([job.id])
+    release.set()
+    assert await listing
+
+
+# a full or failing disk
+
+
+class mounted:
+    """A small file system of its own."""
+
+    def __init__(self, folder: Path, options: str) -> None:
+        self._folder, self._options = folder, options
+
+    def __enter__(self) -> None:
+        command = ["mount", "-t", "tmpfs", "-o", self._options, "tmpfs", str(self._folder)]
+        if subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("mounting is not allowed here")
+
+    def __exit__(self, *_: object) -> None:
+        subprocess.run(["umount", "-l", str(self._folder)], check=True)
+
+
+def fill(path: Path) -> None:
+    """Take all the space there is."""
+    with suppress(OSError), path.open("wb", buffering=0) as file:
+        while file.write(b"x" * 4096):
+            pass
+
+
+@needs_root
+async def test_a_full_disk_refuses_writes_and_takes_them_again_when_there_is_room(
+    tmp_path: Path,
+) -> None:
+    with mounted(tmp_path, "size=2m"):
+        async with store_at(tmp_path / "jobs.db") as store:
+            job = await claimed_one(store)
+            fill(tmp_path / "ballast")
+            refused = new_job(args=f'"{"x" * 300_000}"')
+            for write in (store.add([refused]), store.finish([ended(job, result=refused.args)])):
+                with pytest.raises(StoreFull):
+                    await write
+            assert (await store.get(job.id)).state is JobState.STARTED
+            (tmp_path / "ballast").unlink()
+            assert await store.finish([ended(job)]) == {job.id}
+            await store.add([refused])
+            await store.check()
+            await asyncio.gather(*(store.add([job]) for job in new_jobs(10)))
+
+
+async def test_after_a_disk_failure_the_store_is_not_ready_until_a_write_succeeds(
+    path: Path, store: SQLiteStore
+) -> None:
+    kept, lost = new_job(), new_job()
+    await store.add([kept])
+    connection = store._parts.writer._connection
+    broken: Any = await connection.run(lambda raw: raw)
+    connection._aio._connection = FailingOnce(broken)
+    with pytest.raises(Exception, match="disk I/O error") as caught:
+        await store.add([lost])
+    assert type(caught.value).__name__ == "StoreError"
+    assert connection._aio._connection is not broken
+    with pytest.raises(Exception, match="disk I/O error"):
+        await store.check()
+    await eventually(lambda: store._parts.writer.failure is None)
+    await store.check()
+    assert isinstance(connection._aio._connection, sqlite3.Connection)
+    assert set(await store.states(ids([kept, lost]))) == {kept.id}
+
+
+class FailingOnce:
+    """A connection whose next commit fails as it does when the disk cannot sync."""
+
+    def __init__(self, real: sqlite3.Connection) -> None:
+        self._real = real
+
+    def execute(self, statement: str, *values: Any) -> Any:
+        if statement == "COMMIT":
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = 1034  # SQLITE_IOERR_FSYNC
+            error.sqlite_errorname = "SQLITE_IOERR_FSYNC"
+            raise error
+        return self._real.execute(statement, *values)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+# coming and going
+
+
+@pytest.mark.parametrize("turns", [*range(25), 40, 80])
+async def test_a_store_whose_opening_is_cancelled_leaves_nothing_behind(
+    path: Path, turns: int
+) -> None:
+    async def opened() -> None:
+        async with store_at(path):
+            await asyncio.Event().wait()
+
+    opening = asyncio.create_task(opened())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    opening.cancel()
+    await asyncio.wait({opening})
+    assert opening.cancelled()
+    with suppress(FileNotFoundError):
+        assert list(path.with_name("jobs.db-claimants").iterdir()) == []
+    async with store_at(path, busy_timeout=0.05) as store:
+        await store.check()
+
+
+async def test_a_store_whose_closing_is_cancelled_closes_all_the_same(path: Path) -> None:
+    store = await store_at(path).__aenter__()
+    await store.add([new_job()])
+    closing_ = asyncio.create_task(store.__aexit__(None, None, None))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        closing_.cancel()
+    await asyncio.wait({closing_})
+    assert list(path.with_name("jobs.db-claimants").iterdir()) == []
+
+
+def test_a_loop_that_ends_in_a_hurry_hangs_on_nothing(path: Path) -> None:
+    async def main() -> None:
+        async def serve() -> None:
+            async with store_at(path) as store:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(store.wait())
+                    for _ in range(5):
+                        group.create_task(store.add([new_job()]))
+                await asyncio.Event().wait()
+
+        serving = asyncio.create_task(serve())
+        await asyncio.sleep(0.05)
+        assert not serving.done()
+
+    asyncio.run(main())
+
+
+async def test_nothing_is_lost_while_two_stores_write_at_once(path: Path) -> None:
+    async with store_at(path) as one, store_at(path) as two:
+        jobs = new_jobs(100)
+        await asyncio.gather(
+            *((one, two)[n % 2].add([job]) for n, job in enumerate(jobs)),
+        )
+        taken = await asyncio.gather(one.claim(60), two.claim(60))
+        assert sorted(ids(taken[0].jobs) + ids(taken[1].jobs)) == sorted(ids(jobs))
+        await until(one, Wake.WORK)
