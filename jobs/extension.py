@@ -245,12 +245,15 @@ class Jobs:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            asyncio.run_coroutine_threadsafe(self.store.add([job]), self._loop).result()
+            asyncio.run_coroutine_threadsafe(self._add(job), self._loop).result()
             return JobHandle(job, self, task=task)
         if loop is not self._loop:
-            adding = asyncio.run_coroutine_threadsafe(self.store.add([job]), self._loop)
+            adding = asyncio.run_coroutine_threadsafe(self._add(job), self._loop)
             return JobHandle(job, self, task=task, added=asyncio.wrap_future(adding))
-        return JobHandle(job, self, task=task, added=loop.create_task(self.store.add([job])))
+        return JobHandle(job, self, task=task, added=self.store.add([job]))
+
+    async def _add(self, job: Job) -> None:
+        await self.store.add([job])
 
     def _new_job(self, task: Task[..., Any], args: str, options: Options) -> Job:
         check_size(args, self.settings.max_args_bytes)
@@ -258,7 +261,7 @@ class Jobs:
         if has_request_context():
             names = self._carried | task.carry
             values = carried(g, names, self.carriers) if names else {}
-            here = request._get_current_object()  # noqa: SLF001 - public as werkzeug documents it
+            here = request._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
             taken = take(here, values)
             snapshot, described = taken.model_dump_json().encode(), origin(taken, here)
         return new_job(task, args, options, snapshot=snapshot, origin=described, sealer=self.sealer)

@@ -4,7 +4,7 @@ Both are async context managers. `tests/contract/` holds one suite for each, whi
 implementation passes; what a suite does not check, a caller may not rely on.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Flag, StrEnum, auto
@@ -37,9 +37,10 @@ class Store(AbstractAsyncContextManager["Store"], Protocol):
         """An open file whose lock says that the claimant is alive: a child that holds it too keeps its jobs
         from being put back while it runs. None where the store has no such file."""
 
-    async def add(self, jobs: Sequence[Job]) -> None:
-        """Keep new jobs, all or none, in this order; durable when it returns. Adding an id that is
-        already kept changes nothing, so an add may be repeated."""
+    def add(self, jobs: Sequence[Job]) -> Awaitable[None]:
+        """Keep new jobs, all or none, in this order. It begins with the call, whether or not it is awaited;
+        the jobs are durable when the awaitable is done. Adding an id that is already kept changes nothing,
+        so an add may be repeated."""
 
     async def get(self, job_id: JobId) -> Job:
         """The whole job, without its sealed context. Raises `JobNotFound`."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +53,11 @@ def failure(kind: ErrorKind = ErrorKind.EXCEPTION, message: str = "no") -> JobEr
 def ids(jobs: Any) -> list[JobId]:
     """Their ids, in order."""
     return [job.id for job in jobs]
+
+
+async def add(store: Store, jobs: Sequence[Job]) -> None:
+    """Add jobs in a coroutine, as a request's handler does, which may be cancelled."""
+    await store.add(jobs)
 
 
 async def claimed_one(store: Store, job: Job | None = None) -> Job:

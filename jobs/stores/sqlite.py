@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -137,9 +137,9 @@ class SQLiteStore:
             raise StoreError("the store is not open")
         return self._opened
 
-    async def add(self, jobs: Sequence[Job]) -> None:
+    def add(self, jobs: Sequence[Job]) -> Awaitable[None]:
         """See `Store.add`. Raises `StoreBusy` at once if too many jobs wait to be added."""
-        await self._parts.writer.submit(ADD, jobs, rows=len(jobs))
+        return self._parts.writer.submit(ADD, jobs, rows=len(jobs))
 
     async def claim(self, limit: int) -> Claim:
         """See `Store.claim`. What was claimed for a caller that has gone is given back."""

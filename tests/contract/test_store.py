@@ -25,6 +25,7 @@ from tests.store_play import (
     BACKENDS,
     PATIENCE,
     Backend,
+    add,
     claimed_one,
     ended,
     failure,
@@ -747,7 +748,7 @@ async def test_what_was_asked_before_the_close_is_still_done(
     backend: Backend, store: Store
 ) -> None:
     jobs = new_jobs(40)
-    adding = [asyncio.create_task(store.add([job])) for job in jobs]
+    adding = [asyncio.create_task(add(store, [job])) for job in jobs]
     await asyncio.sleep(0)
     await backend.die(store)
     await asyncio.gather(*adding)
@@ -760,8 +761,8 @@ async def test_what_was_asked_before_the_close_is_still_done(
 @pytest.mark.parametrize("turns", [*range(12), 20, 40, 80])
 async def test_an_add_whose_caller_has_gone_keeps_all_or_nothing(store: Store, turns: int) -> None:
     jobs = new_jobs(2)
-    company = [asyncio.create_task(store.add([new_job()])) for _ in range(3)]
-    adding = asyncio.create_task(store.add(jobs))
+    company = [asyncio.create_task(add(store, [new_job()])) for _ in range(3)]
+    adding = asyncio.create_task(add(store, jobs))
     for _ in range(turns):
         await asyncio.sleep(0)
     adding.cancel()
@@ -779,7 +780,7 @@ async def test_an_add_whose_caller_goes_during_the_commit_leaves_nothing_open(
 ) -> None:
     other = await backend.open()
     for _ in range(20):
-        adding = asyncio.create_task(store.add(new_jobs(2)))
+        adding = asyncio.create_task(add(store, new_jobs(2)))
         await asyncio.sleep(pause)
         adding.cancel()
         await asyncio.wait({adding})

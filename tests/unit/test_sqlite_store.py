@@ -21,7 +21,7 @@ from jobs.settings import Settings
 from jobs.stores import open_store, place, sqlite_path, writer
 from jobs.stores.gate import Gate
 from jobs.stores.sqlite import SQLiteStore
-from tests.store_play import PATIENCE, claimed_one, ended, ids, new_job, new_jobs, until
+from tests.store_play import PATIENCE, add, claimed_one, ended, ids, new_job, new_jobs, until
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
 
@@ -332,7 +332,7 @@ async def test_a_write_waits_for_another_program_only_as_long_as_it_may(
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreBusy):
             await store.add([new_job()])
-        waiting = asyncio.create_task(store.add([job := new_job()]))
+        waiting = asyncio.create_task(add(store, [job := new_job()]))
         await asyncio.sleep(0.01)
         other.execute("COMMIT")
         await waiting
@@ -355,7 +355,7 @@ async def test_too_many_waiting_jobs_are_refused_at_once_but_never_what_frees_th
 ) -> None:
     async with store_at(path, queue_limit=10) as store:
         running = await claimed_one(store)
-        adds = [asyncio.create_task(store.add(new_jobs(6))) for _ in range(5)]
+        adds = [asyncio.create_task(add(store, new_jobs(6))) for _ in range(5)]
         finishing = asyncio.create_task(store.finish([ended(running)]))
         results = await asyncio.gather(*adds, return_exceptions=True)
         assert [type(result) for result in results] == [type(None)] * 2 + [StoreBusy] * 3
@@ -499,7 +499,7 @@ def test_a_loop_that_ends_in_a_hurry_hangs_on_nothing(path: Path) -> None:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(store.wait())
                     for _ in range(5):
-                        group.create_task(store.add([new_job()]))
+                        group.create_task(add(store, [new_job()]))
                 await asyncio.Event().wait()
 
         serving = asyncio.create_task(serve())
