@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,7 +25,7 @@ from .runner import Runner
 from .sealing import Sealer
 
 FORKSERVER_REQUEST = "JOBS_FORKSERVER"
-"""Environment of the forkserver: JSON of `path` (sys.path) and `modules`, for `jobs.guardian`."""
+"""Environment of the forkserver: JSON of `path` (sys.path), `app` and `modules`, for `jobs.guardian`."""
 
 LOST = 79
 """Exit code of a child that cannot say any more what becomes of its jobs."""
@@ -88,7 +88,7 @@ def enter(boot: Boot, side: Connection, held: Connection | None) -> None:
         os._exit(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.nice(boot.nice)
+    processes.be_nice(boot.nice)
     with contextlib.suppress(OSError):  # if memory runs out, the job has to go, not the service
         Path("/proc/self/oom_score_adj").write_text("1000")
     _child = _Child(boot, side, held)
@@ -128,9 +128,7 @@ def prepare() -> bytes:
 
 def _runner(child: _Child) -> Runner:
     boot = child.boot
-    app = import_app(boot.app) if boot.app else None
-    for name in boot.modules:
-        importlib.import_module(name)
+    app = import_all(boot.app, boot.modules)
     registry: Registry = default_registry
     carriers: Mapping[str, Any] = {}
     if app is not None:
@@ -142,7 +140,20 @@ def _runner(child: _Child) -> Runner:
     return runner
 
 
-def import_app(string: str) -> Any:
+_made: dict[str, Any] = {}
+"""Apps by import string. What the forkserver has made, its children share."""
+
+
+def import_all(app: str | None, modules: Sequence[str]) -> Any:
+    """Import the app and the modules that register tasks; returns the app."""
+    if app is not None and app not in _made:
+        _made[app] = _import_app(app)
+    for name in modules:
+        importlib.import_module(name)
+    return _made.get(app) if app else None
+
+
+def _import_app(string: str) -> Any:
     """The app that `module:attribute` or `module:factory()` names."""
     module, _, path = string.partition(":")
     found: Any = importlib.import_module(module)

@@ -1,6 +1,5 @@
 """Functions as tasks: whether a child process can import one, under what name, and whether two are one."""
 
-import ast
 import inspect
 import sys
 from collections.abc import Callable
@@ -64,6 +63,8 @@ def same_function(known: Callable[..., Any], new: Callable[..., Any]) -> bool:
 
 def _definitions(code: CodeType) -> int:
     """How many functions of that name the file defines now."""
+    import ast  # half a megabyte in every process, for what almost none needs
+
     try:
         tree = ast.parse(Path(code.co_filename).read_bytes())
     except (OSError, SyntaxError):

@@ -4,13 +4,14 @@ Python's forkserver and its children outlive a service that is killed. Here, ins
 kernel is asked to tell when the service dies, and to hand over every orphan beneath; then all are
 killed, those too that hold the GIL or have detached themselves. Nothing is set in the service.
 
-The modules of the user are imported here as well, so that a new lane has them from the start, but
-only if the forkserver stays fit for forking: one thread, and no socket or file left open.
+The app and the task modules are imported here as well, so that a new lane has them from the start and
+shares their memory, but only if the forkserver stays fit for forking: one thread, and no socket or
+file left open.
 """
 
+import asyncio
 import contextlib
 import gc
-import importlib
 import json
 import os
 import select
@@ -21,9 +22,10 @@ import warnings
 from types import FrameType
 
 from . import current, processes  # with it comes the whole package, and all that it imports
-from .child import FORKSERVER_REQUEST
+from .child import FORKSERVER_REQUEST, import_all
 from .errors import ConfigurationError
 from .registry import default_registry
+from .sealing import Sealer
 
 PROBE_SECONDS = 20.0  #: how long the user's modules may take to import here
 
@@ -53,13 +55,13 @@ def _guard() -> None:
     warnings.filterwarnings("ignore", message="forkserver: waitpid returned unexpected pid")
 
 
-def _preload(modules: list[str]) -> str | None:
-    """Import modules, unless a forked probe finds that this would spoil the forkserver: then why."""
+def _preload(app: str | None, modules: list[str]) -> str | None:
+    """Import app and modules, unless a forked probe finds that this would spoil the forkserver: then why."""
     reader, writer = os.pipe()
     probe = os.fork()
     if probe == 0:
         try:
-            verdict = _try_import(modules)
+            verdict = _try_import(app, modules)
         except BaseException as error:  # noqa: BLE001 - SystemExit too: the child will report it
             verdict = f"importing them raised {type(error).__name__}"
         os.write(writer, verdict.encode()[:4096])
@@ -72,18 +74,17 @@ def _preload(modules: list[str]) -> str | None:
     os.close(reader)
     processes.kill_children()
     if verdict == "clean":
-        for name in modules:
-            importlib.import_module(name)
+        made = import_all(app, modules)
+        registry = default_registry if made is None else made.extensions["jobs"].registry
         with contextlib.suppress(ConfigurationError):  # the service itself will say so
-            default_registry.resolve()
+            registry.resolve()
         return None
     return verdict
 
 
-def _try_import(modules: list[str]) -> str:
+def _try_import(app: str | None, modules: list[str]) -> str:
     before = _open_files()
-    for name in modules:
-        importlib.import_module(name)
+    import_all(app, modules)
     if len(os.listdir("/proc/self/task")) > 1:
         return "they start a thread"
     opened = [target for fd, target in _open_files().items() if fd not in before]
@@ -105,8 +106,11 @@ if request := os.environ.pop(FORKSERVER_REQUEST, None):
     _guard()
     wanted = json.loads(request)
     sys.path[:] = wanted["path"]
-    if wanted["modules"]:
-        left_to_children = _preload(wanted["modules"])
+    if wanted["app"] or wanted["modules"]:
+        left_to_children = _preload(wanted["app"], wanted["modules"])
+    # What OpenSSL and asyncio set up at first use, they set up here once.
+    Sealer(["-"]).seal("", b"")
+    asyncio.new_event_loop().close()
     # All this is shared with every child, as long as no collection writes to it.
     gc.collect()
     gc.freeze()

@@ -9,6 +9,7 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -29,6 +30,35 @@ def become_subreaper() -> None:
 def signal_at_parents_end(number: int) -> None:
     """Have this process sent a signal when the thread that forked it ends."""
     _prctl(_PR_SET_PDEATHSIG, number)
+
+
+def be_nice(nice: int) -> None:
+    """Give way to other programs, by `nice` steps.
+
+    Where Linux groups processes by session for scheduling (sched(7), autogroup), niceness counts only
+    within the session, and a lane has one of its own: the group needs its own niceness."""
+    os.nice(nice)
+    if not _set_group_nice(nice):
+        # For an ordinary user the kernel takes ten such changes a second, of all users together.
+        threading.Thread(target=_insist, args=(nice,), name="jobs nice", daemon=True).start()
+
+
+def _insist(nice: int) -> None:
+    for _ in range(50):
+        time.sleep(0.11)
+        if _set_group_nice(nice):
+            return
+
+
+def _set_group_nice(nice: int) -> bool:
+    """False if it may be tried again."""
+    try:
+        Path("/proc/self/autogroup").write_text(str(nice))
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # not Linux, or without autogroup: niceness alone does it
+    return True
 
 
 def _prctl(option: int, value: int) -> None:

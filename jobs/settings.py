@@ -57,7 +57,7 @@ class Settings(BaseSettings):
         description="Seconds between asking a job to stop (cancel, timeout) and killing it.",
     )
     nice: int = Field(
-        10,
+        19,
         ge=0,
         le=19,
         description="Niceness of the child processes, so that jobs do not starve the API.",

@@ -316,3 +316,13 @@ async def waits_for_a_job() -> Any:
 @task
 def applies() -> int:
     return asyncio.run(add.apply((2, 3)).result())
+
+
+@task
+async def scheduling() -> tuple[int, str]:
+    """The niceness of this process and, once the kernel has taken it, of its group."""
+    path = Path("/proc/self/autogroup")
+    group = f"nice {os.nice(0)}"
+    while path.exists() and not path.read_text().strip().endswith(group):
+        await asyncio.sleep(0.01)
+    return os.nice(0), path.read_text().strip() if path.exists() else group

@@ -158,10 +158,8 @@ class LaneProcess:
 def _starting(boot: child.Boot) -> Iterator[None]:
     """Around the start of a process, which may be the forkserver's too."""
     multiprocessing.set_forkserver_preload(["jobs.guardian"])
-    modules = list(boot.modules)
-    if boot.app:
-        modules.insert(0, boot.app.partition(":")[0])
-    os.environ[child.FORKSERVER_REQUEST] = json.dumps({"path": sys.path, "modules": modules})
+    wanted = {"path": sys.path, "app": boot.app, "modules": boot.modules}
+    os.environ[child.FORKSERVER_REQUEST] = json.dumps(wanted)
     # multiprocessing would import the program's main module in the child: for nothing, as ours have names
     # of their own, and with a script that lacks the guard, again and again.
     main = sys.modules["__main__"]

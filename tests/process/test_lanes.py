@@ -535,3 +535,12 @@ async def test_apply_in_a_job_runs_there(play: Play) -> None:
 
 def test_boot_has_no_secrets_in_its_representation() -> None:
     assert boot().keys[0] not in repr(boot())
+
+
+async def test_a_lane_gives_way_also_where_the_kernel_schedules_by_session() -> None:
+    own = os.nice(0)
+    async with playing(nice=7) as play:
+        ended = await play.outcome(play.start("scheduling"))
+    niceness, group = json.loads(ended.result or "")
+    assert niceness == own + 7
+    assert group.endswith(f"nice {own + 7}")
