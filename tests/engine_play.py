@@ -148,7 +148,7 @@ async def playing(
 async def says(file: Path, text: str) -> None:
     """Wait until the file has this content."""
     async with asyncio.timeout(PATIENCE):
-        while not file.exists() or file.read_text() != text:  # noqa: ASYNC110 - another process's doing
+        while not file.exists() or file.read_text() != text:
             await asyncio.sleep(0.005)
 
 

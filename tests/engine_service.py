@@ -24,7 +24,7 @@ async def main(file: Path, then: str) -> None:
         left = [f"{file}.{n}" for n in range(len(ways))]
         for way, name in zip(ways, left, strict=True):
             play.start("leaves_a_program", file=name, then=way)
-        while not all(Path(name).exists() and Path(name).read_text() for name in left):  # noqa: ASYNC110 - another process's doing
+        while not all(Path(name).exists() and Path(name).read_text() for name in left):
             await asyncio.sleep(0.01)
         programs = [int(Path(name).read_text()) for name in left]
         lanes = [event.pid for event in play.events if isinstance(event, Started)]

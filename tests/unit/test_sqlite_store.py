@@ -56,7 +56,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 async def eventually(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
-        while not holds():  # noqa: ASYNC110 - the file system tells nobody
+        while not holds():
             await asyncio.sleep(0.01)
 
 
