@@ -21,6 +21,8 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
+SAVED = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+"""The environment of what is measured: with bytecode kept, as users have it."""
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 
 
@@ -66,7 +68,7 @@ def running(
     process = subprocess.Popen(
         [str(part) for part in command],
         cwd=ROOT,
-        env={**os.environ, **{key: str(value) for key, value in env.items()}},
+        env={**SAVED, **{key: str(value) for key, value in env.items()}},
         stdout=subprocess.DEVNULL,
         stderr=None if os.environ.get("BENCH_VERBOSE") else subprocess.DEVNULL,
         start_new_session=True,
@@ -115,9 +117,9 @@ def answers(url: str) -> Callable[[], bool]:
 
 
 def serve(database: Path, port: int, *options: object) -> list[object]:
-    """The command that serves the benchmark's tasks."""
+    """The command that serves the benchmarks' app."""
     return [
-        sys.executable, "-m", "service.cli", "serve", "--tasks", "benchmarks.tasks",
+        sys.executable, "-m", "service.cli", "serve", "--app", "benchmarks.web:app",
         "--bind", f"127.0.0.1:{port}", "--database", database, *options,
     ]  # fmt: skip
 

@@ -26,6 +26,8 @@ from .model import JobState
 from .registry import Registry, Task, task
 from .retry import RetryPolicy
 
+__version__ = "0.1.0"
+
 __all__ = [
     # The extension and its tasks
     "Jobs",

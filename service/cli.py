@@ -7,14 +7,13 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from quart import Quart
 
-from jobs import ConfigurationError, JobsError
+from jobs import ConfigurationError, JobsError, __version__
 from jobs.settings import Settings
 from jobs.stores import sqlite_path
 from jobs.stores.migrate import migrate as migrate_sqlite
@@ -71,7 +70,7 @@ def settings_flags(*names: str) -> Callable[[F], F]:
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(version("quart-jobs"), prog_name="quart-jobs", message="%(prog)s %(version)s")
+@click.version_option(__version__, prog_name="quart-jobs", message="%(prog)s %(version)s")
 def main() -> None:
     """Background jobs for async Python web apps, with no other server to run.
 
@@ -192,7 +191,7 @@ def greet(app: Quart, url: str) -> str:
     known = (("API", "/jobs"), ("Docs", "/docs"))
     found = [(name, path) for name, path in known if path in routes] or [("App", "/")]
     lines = [f"  {name:5} {url}{path}" for name, path in found]
-    return "\n".join([f"quart-jobs {version('quart-jobs')}", *lines, "  Stop  Ctrl-C"])
+    return "\n".join([f"quart-jobs {__version__}", *lines, "  Stop  Ctrl-C"])
 
 
 if __name__ == "__main__":

@@ -65,19 +65,24 @@ async def submit_job() -> Response:
     limit = jobs.settings.max_body_bytes
     raw = await read_json(limit)
     try:
-        strict_json.check(raw, max_bytes=limit)
         members: dict[str, Any] = _request.validate_json(raw)  # type: ignore[assignment]
-    except InvalidJson as error:
-        raise _refused(error, raw) from None
     except ValidationError as error:
+        try:
+            strict_json.check(raw, max_bytes=limit)
+        except InvalidJson as reason:
+            raise _refused(reason, raw) from None
         raise InvalidArguments([_problem(item) for item in error.errors()]) from None
     task = jobs.registry.get(members.pop("task"))
     try:
-        args = task.accept(to_json(members.pop("args", {})), max_bytes=limit)
+        # NaN as NaN, which `accept` refuses: by default it would turn into null.
+        args = task.accept(
+            to_json(members.pop("args", {}), inf_nan_mode="constants"), max_bytes=limit
+        )
     except InvalidArguments as error:
-        raise InvalidArguments(
-            [Problem(f"/args{p.pointer}", p.detail) for p in error.problems]
-        ) from None
+        problems = [Problem(f"/args{p.pointer}", p.detail) for p in error.problems]
+        if isinstance(error, InvalidJson):
+            raise _refused(InvalidJson(problems), raw) from None
+        raise InvalidArguments(problems) from None
     return await _submitted(jobs, task, args, Options(**members) if members else NO_OPTIONS)
 
 

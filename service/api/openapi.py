@@ -3,13 +3,13 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from importlib.metadata import version
 from typing import Any
 from urllib.parse import quote
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import to_json
 
+from jobs import __version__
 from jobs.errors import InvalidArguments
 from jobs.registry import Task
 
@@ -93,7 +93,7 @@ class _Writer:
         used = sorted({p for route in self._routes for p in route.problems}, key=lambda p: p.slug)
         return {
             "openapi": "3.1.0",
-            "info": {"title": "quart-jobs", "version": version("quart-jobs"), "description": ABOUT},
+            "info": {"title": "quart-jobs", "version": __version__, "description": ABOUT},
             "tags": [{"name": tag} for tag in dict.fromkeys(route.tag for route in self._routes)],
             "paths": paths,
             "components": {
