@@ -3,6 +3,7 @@
 import difflib
 import functools
 import inspect
+import re
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, overload
@@ -18,6 +19,8 @@ from .submission import NO_OPTIONS, Options
 
 if TYPE_CHECKING:
     from .handle import JobHandle
+
+_NAME = re.compile(r"[\w.:-]{1,200}")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -75,6 +78,11 @@ class Task(Generic[P, R]):
         self.fn = fn
         self.module = module_name(fn)
         self.name = f"{self.module}.{fn.__qualname__}" if name is None else name
+        if not _NAME.fullmatch(self.name):
+            raise ConfigurationError(
+                f"{self.name!r} cannot be a task's name: it is part of an address, so 1 to 200 letters, digits"
+                " and . _ - : make one"
+            )
         self.queue, self.priority, self.timeout = queue, priority, timeout
         self.retry = retry
         self.carry = frozenset(carry)

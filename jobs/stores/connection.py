@@ -88,8 +88,6 @@ class Connection:
     ) -> None:
         self._connect, self._shut = connect, shut
         self._aio = aiosqlite.Connection(connect, iter_chunk_size=64)
-        # An app whose start-up fails after ours is not told to shut down: the process must end all the same.
-        self._aio._thread.daemon = True  # noqa: SLF001
         self._open = False
 
     async def open(self) -> None:

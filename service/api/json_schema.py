@@ -56,6 +56,18 @@ class PublishedSchema(GenerateJsonSchema):
             made["propertyNames"] = {"pattern": NUL_FREE}
         return made
 
+    def set_schema(self, schema: core_schema.SetSchema) -> JsonSchemaValue:
+        return self._repeats(super().set_schema(schema))
+
+    def frozenset_schema(self, schema: core_schema.FrozenSetSchema) -> JsonSchemaValue:
+        return self._repeats(super().frozenset_schema(schema))
+
+    def _repeats(self, made: JsonSchemaValue) -> JsonSchemaValue:
+        # A value sent twice is taken once, not refused.
+        if self.mode == "validation":
+            made.pop("uniqueItems", None)
+        return made
+
     def sort(self, value: JsonSchemaValue, parent_key: str | None = None) -> JsonSchemaValue:
         return value  # as declared, not by the alphabet
 

@@ -46,6 +46,30 @@ def quart_run(start: Starter, port: int, *options: str) -> Running:
     return start.command(quart, "run", "--port", str(port), *options, QUART_APP="mine:app")
 
 
+BROKEN = (
+    APP
+    + """
+@app.before_serving
+async def broken():
+    raise RuntimeError("the app's own start-up")
+"""
+)
+
+
+@pytest.mark.parametrize("server", ["hypercorn", "uvicorn"])
+def test_a_start_up_that_fails_after_jobs_has_opened_ends_the_server(
+    start: Starter, server: str
+) -> None:
+    start.write("mine.py", BROKEN)
+    address = {"hypercorn": ("-w", "0", "-b"), "uvicorn": ("--app-dir", ".", "--port")}[server]
+    port = str(_free_port())
+    where = f"127.0.0.1:{port}" if server == "hypercorn" else port
+    running = start.python("-m", server, *address, where, "mine:app")
+    running.says("the app's own start-up")
+    until(lambda: running.process.poll() is not None)
+    running.is_gone()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 @pytest.mark.parametrize("server", [hypercorn, uvicorn, quart_run])
 def test_a_job_runs_and_the_stop_leaves_no_process(

@@ -267,3 +267,9 @@ def test_a_scripts_tasks_are_named_as_its_file_is_imported(tmp_path: Path) -> No
             [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, timeout=50
         )
         assert (done.stdout, done.stderr) == (said, "")
+
+
+@pytest.mark.parametrize("name", ["a/b", "", "a b", "x" * 201, "a?b", "a\n"])
+def test_a_name_that_cannot_be_part_of_an_address_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="address"):
+        task(name=name, registry=Registry())(plain)
