@@ -2,8 +2,8 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -13,15 +13,15 @@ from quart import Quart, current_app, g, has_app_context, has_request_context, r
 
 from . import current
 from .child import Boot
-from .dispatcher import Dispatcher
 from .engines.inline import InlineEngine
 from .engines.lanes import LaneEngine
 from .errors import ConfigurationError, NotRunning, WouldDeadlock
 from .functions import importable_name
 from .handle import JobHandle
 from .model import Job, JobId, JobState
+from .operation import Operation
 from .portal import Portal
-from .protocols import Engine, Store, Wake
+from .protocols import Engine, Store
 from .registry import Registry, Task, default_registry
 from .runner import Runner
 from .sealing import Sealer, find_keys
@@ -30,7 +30,6 @@ from .shadowing import check_shadowing
 from .snapshot import Carrier, carried, origin, take
 from .stores import open_store
 from .submission import NO_OPTIONS, Options, check_size, new_job
-from .waiters import Waiters
 
 R = TypeVar("R")
 
@@ -153,13 +152,10 @@ class Jobs:
         self.store: Store = await stack.enter_async_context(open_store(self.settings))
         keys = self._keys()
         self.sealer = Sealer(keys)
-        self._waiters = Waiters(self.store)
-        self._dispatcher: Dispatcher | None = None
         self._carried = self._carry | set(self.settings.carry)
-        if self.settings.lane_count:
-            engine = self._engine(keys)
-            await stack.enter_async_context(self._dispatching(engine))
-        await stack.enter_async_context(_running(self._listen(), "jobs doorbell"))
+        engine = self._engine(keys) if self.settings.lane_count else None
+        self._operation = Operation(self.store, engine, self.registry, self.settings)
+        await stack.enter_async_context(self._operation)
         current.opened(self)
         stack.callback(current.closed, self)
 
@@ -195,38 +191,6 @@ class Jobs:
             self.carriers,
             max_result_bytes=self.settings.max_result_bytes,
         )
-
-    @asynccontextmanager
-    async def _dispatching(self, engine: Engine) -> AsyncIterator[None]:
-        dispatcher = Dispatcher(
-            self.store,
-            engine,
-            self.registry,
-            max_crashes=self.settings.max_crashes,
-            retention=self.settings.retention,
-            changed=self._waiters.notify,
-        )
-        async with engine:
-            run = asyncio.create_task(dispatcher.run(), name="jobs dispatcher")
-            self._dispatcher = dispatcher
-            self._run = run
-            try:
-                yield
-            finally:
-                dispatcher.stop_claiming()
-        # The engine has ended: what it said last is still to be recorded.
-        await asyncio.wait({run}, timeout=self.settings.grace)
-        if not run.done():
-            run.cancel()
-        await asyncio.gather(run, return_exceptions=True)
-
-    async def _listen(self) -> None:
-        while True:
-            wake = await self.store.wait()
-            if self._dispatcher is not None:
-                self._dispatcher.wake(wake)
-            if Wake.ENDED in wake:
-                await self._waiters.look()
 
     # --- submitting
 
@@ -307,14 +271,14 @@ class Jobs:
     async def cancel(self, job_id: JobId) -> JobState:
         """Ask a job to stop; the state it was found in. Raises `JobNotFound`."""
         found = await self._here(self.store.cancel(job_id))
-        self._waiters.notify([job_id])
+        self._operation.waiters.notify([job_id])
         return found
 
     async def ended(self, job_id: JobId, timeout: float | None) -> Job:
         """The job once it has ended. Raises `JobNotFound`, `ResultTimeout`, inside a job `WouldDeadlock`."""
         if current.job() is not None:
             raise WouldDeadlock(job_id)
-        return await self._here(self._waiters.ended(job_id, timeout))
+        return await self._here(self._operation.waiters.ended(job_id, timeout))
 
     def run(self, work: Coroutine[Any, Any, R]) -> R:
         """Do async work from a thread that has no event loop: `jobs.run(handle.result())`."""
@@ -325,7 +289,7 @@ class Jobs:
         if self._stack is None:
             raise NotRunning("Jobs is not open")
         await self.store.check()
-        if self._dispatcher is not None and self._run.done():
+        if self._operation.stopped:
             raise NotRunning("the dispatcher has stopped")
 
     async def _here(self, work: Coroutine[Any, Any, R]) -> R:
@@ -345,14 +309,3 @@ def import_string(app: Quart) -> str:
             ' say how with Jobs(app, child="package:app") or child="package:create_app()"'
         )
     return f"{importable_name(app.import_name)}:{names[0]}"
-
-
-@asynccontextmanager
-async def _running(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
-    """Run a task beside the block and end it with the block."""
-    task = asyncio.create_task(work, name=name)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)

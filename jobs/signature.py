@@ -22,8 +22,8 @@ from . import strict_json
 from .annotations import argument_types, may_change, return_type
 from .errors import InvalidArguments, Problem
 from .forms import held_to_forms
+from .json_writer import JsonWriter
 from .pointers import MAX_PROBLEMS, problems_of
-from .writer import Writer
 
 _CONFIG = ConfigDict(extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
 
@@ -52,11 +52,11 @@ class Signature:
         self.result: TypeAdapter[Any] = TypeAdapter(returned)
         self._validator = self.arguments.validator
         self._strict = held_to_forms(self.arguments.core_schema) or self._validator
-        self._writer = Writer(self.arguments, "is not JSON", by_alias=False, round_trip=True)
+        self._writer = JsonWriter(self.arguments, "is not JSON", by_alias=False, round_trip=True)
         misfit = (
             f"does not fit the return annotation of {task}, {inspect.formatannotation(returned)}"
         )
-        self._result_writer = Writer(self.result, misfit, by_alias=True, round_trip=False)
+        self._result_writer = JsonWriter(self.result, misfit, by_alias=True, round_trip=False)
 
     def _typed_dict(self, types: Mapping[str, Any]) -> Any:
         fields = {

@@ -9,11 +9,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 FLOORS = {
-    0: "errors forms model pointers protocols retry settings strict_json writer",
+    0: "errors forms model pointers protocols retry settings strict_json json_writer",
     1: "annotations current functions handle registry restore sealing shadowing signature snapshot"
     " submission",
     2: "attempt channel child failures guardian lane_client runner stores wire processes",
-    3: "dispatcher engines portal waiters",
+    3: "dispatcher engines operation portal waiters",
     4: "extension",
 }
 FLOOR = {f"jobs.{name}": floor for floor, names in FLOORS.items() for name in names.split()}

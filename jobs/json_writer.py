@@ -11,7 +11,7 @@ from .errors import InvalidJson, Problem
 _UNWRITABLE = (PydanticSerializationError, ValueError, TypeError, RecursionError)
 
 
-class Writer:
+class JsonWriter:
     """Writes values of one type. `misfit` says in words what is wrong with one that is not of the type;
     `by_alias` and `round_trip` are pydantic's."""
 

@@ -1,0 +1,98 @@
+"""A store and an engine at work together: the dispatcher between them, and the one doorbell."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from .dispatcher import Dispatcher
+from .protocols import Engine, Store, Wake
+from .registry import Registry
+from .settings import Settings
+from .waiters import Waiters
+
+log = logging.getLogger("jobs")
+
+
+class Operation:
+    """Claims and runs the jobs of an open store until it is left; with no engine it only tells `waiters`
+    what ends elsewhere. Leaving it lets running jobs finish within the grace."""
+
+    def __init__(
+        self, store: Store, engine: Engine | None, registry: Registry, settings: Settings
+    ) -> None:
+        self.waiters = Waiters(store)
+        self._store, self._engine, self._grace = store, engine, settings.grace
+        self._dispatcher: Dispatcher | None = None
+        self._run: asyncio.Task[None] | None = None
+        if engine is not None:
+            self._dispatcher = Dispatcher(
+                store,
+                engine,
+                registry,
+                max_crashes=settings.max_crashes,
+                retention=settings.retention,
+                changed=self.waiters.notify,
+            )
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            if self._engine is not None and self._dispatcher is not None:
+                await stack.enter_async_context(self._dispatching(self._engine, self._dispatcher))
+            await stack.enter_async_context(_beside(self._listen(), "jobs doorbell"))
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._stack.aclose()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the dispatcher has ended before its time."""
+        return self._run is not None and self._run.done()
+
+    @asynccontextmanager
+    async def _dispatching(self, engine: Engine, dispatcher: Dispatcher) -> AsyncIterator[None]:
+        async with engine:
+            self._run = run = asyncio.create_task(dispatcher.run(), name="jobs dispatcher")
+            run.add_done_callback(_tell_of_failure)
+            try:
+                yield
+            finally:
+                dispatcher.stop_claiming()
+        # The engine has ended: what it said last is still to be recorded.
+        await asyncio.wait({run}, timeout=self._grace)
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+
+    async def _listen(self) -> None:
+        while True:
+            wake = await self._store.wait()
+            if self._dispatcher is not None:
+                self._dispatcher.wake(wake)
+            if Wake.ENDED in wake:
+                await self.waiters.look()
+
+
+def _tell_of_failure(run: asyncio.Task[None]) -> None:
+    if not run.cancelled() and (error := run.exception()) is not None:
+        log.critical("the dispatcher has failed: no more jobs run here", exc_info=error)
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
+    """Run a task beside the block and end it with the block."""
+    task = asyncio.create_task(work, name=name)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
