@@ -21,8 +21,6 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
-SAVED = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-"""The environment of what is measured: with bytecode kept, as users have it."""
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 
 
@@ -68,7 +66,7 @@ def running(
     process = subprocess.Popen(
         [str(part) for part in command],
         cwd=ROOT,
-        env={**SAVED, **{key: str(value) for key, value in env.items()}},
+        env={**_environment(), **{key: str(value) for key, value in env.items()}},
         stdout=subprocess.DEVNULL,
         stderr=None if os.environ.get("BENCH_VERBOSE") else subprocess.DEVNULL,
         start_new_session=True,
@@ -85,6 +83,11 @@ def running(
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()
         process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """That of what is measured: with bytecode kept, as users have it."""
+    return {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
 
 
 def wait_until(

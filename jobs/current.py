@@ -89,6 +89,8 @@ def submitter() -> Submitter:
     Raises `NotRunning`."""
     if _installed is not None:
         return _installed
+    if len(_open) == 1 and _open[0].owns_context() is not False:
+        return _open[0]
     standing = [(candidate.owns_context(), candidate) for candidate in _open]
     mine = [candidate for owns, candidate in standing if owns]
     free = [candidate for owns, candidate in standing if owns is None]

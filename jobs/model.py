@@ -4,7 +4,7 @@ Times are integer milliseconds since the Unix epoch (UTC), so that every store a
 writes the same value; durations are float seconds, as Python's own APIs have them.
 """
 
-import secrets
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -202,6 +202,6 @@ def new_job_id() -> JobId:
     with _ids:
         _last = max(_last + 1, now_ms() << 12)
         stamp = _last
-    value = (stamp >> 12) << 80 | 7 << 76 | (stamp & 0xFFF) << 64 | 2 << 62 | secrets.randbits(62)
-    text = f"{value:032x}"
-    return JobId(f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}")
+    made, rest = f"{stamp:015x}", os.urandom(8).hex()
+    variant = "89ab"[int(rest[0], 16) & 3]
+    return JobId(f"{made[:8]}-{made[8:12]}-7{made[12:]}-{variant}{rest[1:4]}-{rest[4:]}")

@@ -50,6 +50,8 @@ class Verb(Generic[P, R]):
 
     order: int  #: place within a transaction
     apply: Callable[[Transaction, Sequence[P]], Sequence[R | Exception]]
+    durable: bool = True
+    """Whether it must survive a loss of power. What need not costs no sync of the disk of its own."""
 
 
 @dataclass(slots=True)
@@ -206,6 +208,8 @@ class Writer:
     def _transact(
         self, connection: sqlite3.Connection, batch: Sequence[_Request], deadline: float
     ) -> _Committed:
+        durable = any(request.verb.durable for request in batch)
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         patiently(partial(_begin, connection), deadline)
         try:
             version = _data_version(connection)

@@ -57,9 +57,17 @@ def _add(transaction: Transaction, requests: Sequence[Sequence[Job]]) -> list[No
             run_at, args, context = job.run_at, job.args, job.context
             hot.append(
                 (
-                    *(seq, job.id, job.task, job.queue, job.priority),
-                    *(run_at is None or run_at <= now, job.max_attempts, job.timeout),
-                    *(job.created_at, run_at, job.expires_at),
+                    seq,
+                    job.id,
+                    job.task,
+                    job.queue,
+                    job.priority,
+                    run_at is None or run_at <= now,
+                    job.max_attempts,
+                    job.timeout,
+                    job.created_at,
+                    run_at,
+                    job.expires_at,
                 )
             )
             payloads.append((seq, args, context, job.origin))
@@ -226,5 +234,5 @@ CANCEL: Verb[JobId, JobState] = Verb(2, _cancel)
 ADD = Verb(3, _add)
 REAP = Verb(4, _reap)
 PRUNE = Verb(5, _prune)
-CLAIM = Verb(6, _claim)
+CLAIM = Verb(6, _claim, durable=False)  # lost with the power, it is only claimed again
 PROBE = Verb(7, _probe)
