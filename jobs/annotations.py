@@ -28,7 +28,7 @@ from enum import Enum
 from types import NoneType, SimpleNamespace, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, Secret, SecretBytes, SecretStr, TypeAdapter
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr, TypeAdapter, ValidationError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
 from .errors import UnsupportedAnnotation
@@ -102,7 +102,7 @@ def _judge(annotation: Any, where: str, mode: JsonSchemaMode) -> None:
     except _Unsuitable as error:
         raise UnsupportedAnnotation(f"{where} ({shown}): {error}") from None
     except Exception as error:  # noqa: BLE001 - pydantic, or a type's own hook
-        reason = str(error).split("\n", 1)[0]
+        reason = str(error).split("\n", 1)[0].partition(". Set `arbitrary")[0]
         raise UnsupportedAnnotation(
             f"{where} ({shown}) is no type of JSON values: {reason}"
         ) from None
@@ -118,7 +118,11 @@ def _judge_part(part: Any, mode: JsonSchemaMode) -> None:
         adapter: TypeAdapter[Any] = TypeAdapter(part)
         values: Any = get_args(part) if kind is Literal else kind
         for value in values:
-            if adapter.validate_json(adapter.dump_json(value)) != value:
+            try:
+                survives = adapter.validate_json(adapter.dump_json(value)) == value
+            except ValidationError:
+                survives = False
+            if not survives:
                 raise _Unsuitable(f"{value!r} does not survive JSON")
     if not isinstance(kind, type):
         return

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import JobsError, NotRunning
+from .model import Job, JobId, JobState
 
 if TYPE_CHECKING:
     from .handle import JobHandle
@@ -37,9 +38,17 @@ class Submitter(Protocol):
         """Whether the current app context is this one's; None without an app context."""
 
 
+class Lane(Submitter, Protocol):
+    """What a job submits to, and asks: a `Client` too."""
+
+    async def get_job(self, job_id: JobId) -> Job: ...
+    async def cancel(self, job_id: JobId) -> JobState: ...
+    async def ended(self, job_id: JobId, timeout: float | None) -> Job: ...
+
+
 _job: ContextVar[CurrentJob | None] = ContextVar("jobs_current_job", default=None)
 _open: list[Submitter] = []
-_installed: Submitter | None = None
+_installed: "Lane | None" = None
 
 in_child = False
 """Whether this is a child process, which imports the app but must open nothing of it."""
@@ -60,10 +69,15 @@ def entered(current: CurrentJob) -> Iterator[None]:
         _job.reset(token)
 
 
-def install(submitter: Submitter) -> None:
-    """Send every submission of this process to `submitter`: a child's to its lane."""
+def install(lane: "Lane") -> None:
+    """Send every submission and question of this process to its lane."""
     global _installed  # noqa: PLW0603 - one lane a process
-    _installed = submitter
+    _installed = lane
+
+
+def lane() -> "Lane | None":
+    """The lane that this process is, if it is a child."""
+    return _installed
 
 
 def become_child() -> None:
@@ -102,11 +116,7 @@ def submitter() -> Submitter:
         raise NotRunning(
             "several Jobs are open in this process: submit inside an app context, so that it is clear whose job it is"
         )
-    raise NotRunning(
-        "Jobs is not open here, so nothing could be kept. A server opens it with the app; in a test, use"
-        " `async with app.test_app() as running:` and `running.test_client()`;"
-        " in a script, `async with jobs:` or `with jobs:`"
-    )
+    raise NotRunning
 
 
 class _CurrentJobProxy:

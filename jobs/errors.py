@@ -58,7 +58,15 @@ class AppNotImportable(ConfigurationError):
 
 
 class NotRunning(JobsError):
-    """A job was submitted where no `Jobs` is open."""
+    """A job was submitted, or asked for, where no `Jobs` is open."""
+
+    def __init__(
+        self,
+        message: str = "Jobs is not open here, so no job could be kept or found. A server opens it with the app;"
+        " in a test, use `async with app.test_app() as running:` and `running.test_client()`;"
+        " in a script, `async with jobs:` or `with jobs:`",
+    ) -> None:
+        super().__init__(message)
 
 
 class UnknownTask(JobsError):

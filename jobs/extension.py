@@ -201,10 +201,7 @@ class Jobs:
         thread without a loop this returns after the commit. Raises `NotRunning`, `InvalidArguments`,
         `NotCarriable`, `StoreError`.
         """
-        if self._stack is None:
-            raise NotRunning(
-                "Jobs is not open, so nothing could be kept: in a test, use `async with app.test_app()`"
-            )
+        self._refuse_unless_open()
         job = self._new_job(task, args, options)
         try:
             loop = asyncio.get_running_loop()
@@ -266,11 +263,15 @@ class Jobs:
 
     async def get_job(self, job_id: JobId) -> Job:
         """The job as it is now. Raises `JobNotFound`."""
-        return await self._here(self.store.get(job_id))
+        if (lane := current.lane()) is not None:
+            return await lane.get_job(job_id)
+        return await self._here(lambda: self.store.get(job_id))
 
     async def cancel(self, job_id: JobId) -> JobState:
         """Ask a job to stop; the state it was found in. Raises `JobNotFound`."""
-        found = await self._here(self.store.cancel(job_id))
+        if (lane := current.lane()) is not None:
+            return await lane.cancel(job_id)
+        found = await self._here(lambda: self.store.cancel(job_id))
         self._operation.waiters.notify([job_id])
         return found
 
@@ -278,25 +279,36 @@ class Jobs:
         """The job once it has ended. Raises `JobNotFound`, `ResultTimeout`, inside a job `WouldDeadlock`."""
         if current.job() is not None:
             raise WouldDeadlock(job_id)
-        return await self._here(self._operation.waiters.ended(job_id, timeout))
+        return await self._here(lambda: self._operation.waiters.ended(job_id, timeout))
 
     def run(self, work: Coroutine[Any, Any, R]) -> R:
-        """Do async work from a thread that has no event loop: `jobs.run(handle.result())`."""
+        """Do async work from code that has no event loop: `jobs.run(handle.result())`."""
+        if current.lane() is not None:
+            return asyncio.run(work)
+        try:
+            self._refuse_unless_open()
+        except NotRunning:
+            work.close()
+            raise
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def check(self) -> None:
         """Raise `NotRunning` or `StoreError` if a job could not be kept and run now (readiness)."""
-        if self._stack is None:
-            raise NotRunning("Jobs is not open")
+        self._refuse_unless_open()
         await self.store.check()
         if self._operation.stopped:
             raise NotRunning("the dispatcher has stopped")
 
-    async def _here(self, work: Coroutine[Any, Any, R]) -> R:
-        """Do the work on the loop that Jobs was opened on, whichever this is."""
+    def _refuse_unless_open(self) -> None:
+        if self._stack is None:
+            raise NotRunning
+
+    async def _here(self, work: Callable[[], Coroutine[Any, Any, R]]) -> R:
+        """Do the work on the loop that Jobs was opened on, whichever this is. Raises `NotRunning`."""
+        self._refuse_unless_open()
         if asyncio.get_running_loop() is self._loop:
-            return await work
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+            return await work()
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), self._loop))
 
 
 def import_string(app: Quart) -> str:

@@ -24,7 +24,7 @@ class Settings(BaseSettings):
     database: str = Field("jobs.db", description="SQLite file: a path, or sqlite:///path.")
     engine: Literal["lanes", "inline"] = Field(
         "lanes",
-        description="lanes: child processes. inline: in this process, for tests and debugging.",
+        description="lanes: child processes. inline: this process, for tests; sync tasks cannot be stopped there.",
     )
     lanes: int | None = Field(
         None,
@@ -110,11 +110,12 @@ class Settings(BaseSettings):
     def load(
         cls,
         *,
-        flags: Mapping[str, Any] | None = None,
         arguments: Mapping[str, Any] | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> "Settings":
-        """Settings from all four places. Raises `ConfigurationError` naming the setting that is wrong.
+        """Settings from the environment, where the command line puts its flags, and from these.
+
+        Raises `ConfigurationError` naming the setting that is wrong.
 
         `config` is an app's configuration; its keys that begin with `JOBS_` count."""
         lower = {
@@ -126,7 +127,7 @@ class Settings(BaseSettings):
         in_environment = {name for name in cls.model_fields if f"JOBS_{name.upper()}" in os.environ}
         given = {key: value for key, value in lower.items() if key not in in_environment}
         try:
-            return cls(**{**given, **(flags or {})})
+            return cls(**given)
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"]) or "settings"

@@ -126,7 +126,7 @@ def _saved(name: str, value: Any, carrier: Carrier | None) -> Any:
         if carrier is None:
             why = (
                 f"{error}. Carry a JSON value instead, such as its id, or say how it travels:"
-                f" @jobs.carrier({name!r}, save=…, load=…)"
+                f" jobs.carrier({name!r}, save=…, load=…)"
             )
         raise NotCarriable(f"g.{name} ({kind}) cannot travel with a job: {why}") from None
     return plain

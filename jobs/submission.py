@@ -89,10 +89,14 @@ _CHECKS = {
 NO_OPTIONS = Options()
 
 
+def size_of(args: str) -> int:
+    """How many bytes a JSON text has."""
+    return len(args) if args.isascii() else len(args.encode())
+
+
 def check_size(args: str, most: int) -> None:
     """Raise `InvalidArguments` if the JSON is more than `most` bytes."""
-    size = len(args) if args.isascii() else len(args.encode())
-    if size > most:
+    if (size := size_of(args)) > most:
         raise InvalidArguments([Problem("", f"is {size} bytes of JSON; at most {most} fit")])
 
 

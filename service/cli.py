@@ -15,6 +15,7 @@ from quart import Quart
 
 from jobs import ConfigurationError, JobsError, __version__
 from jobs.settings import Settings
+from jobs.shadowing import check_shadowing
 from jobs.stores import sqlite_path
 from jobs.stores.migrate import migrate as migrate_sqlite
 
@@ -79,6 +80,7 @@ def main() -> None:
     # Last, so that a module of the user's cannot take the place of one of ours.
     if sys.path[0] != str(Path.cwd()):
         sys.path.insert(0, str(Path.cwd()))
+    check_shadowing()
 
 
 @main.command()

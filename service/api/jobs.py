@@ -11,7 +11,7 @@ from jobs.errors import InvalidArguments, InvalidJson, Problem
 from jobs.extension import Jobs
 from jobs.model import Job, JobId, JobState
 from jobs.registry import Task
-from jobs.submission import NO_OPTIONS, Options
+from jobs.submission import NO_OPTIONS, Options, size_of
 
 from . import cursor, listing
 from .body import is_json, read_json
@@ -191,8 +191,10 @@ async def cancel_job(job_id: str) -> Response:
 
 async def _submitted(jobs: Jobs, task: Task[..., Any], args: str, options: Options) -> Response:
     limit = jobs.settings.max_args_bytes
-    if len(args) > limit:
-        detail = f"the arguments are {len(args)} bytes of JSON; at most {limit} fit (setting: max_args_bytes)"
+    if (size := size_of(args)) > limit:
+        detail = (
+            f"the arguments are {size} bytes of JSON; at most {limit} fit (setting: max_args_bytes)"
+        )
         raise Refusal(TOO_LARGE, detail)
     job: Job = (await jobs.submit(task, args, options)).job
     base = root()

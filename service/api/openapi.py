@@ -29,7 +29,8 @@ MAX_EXAMPLES = 8  #: of submissions to `/jobs`, one a task
 ABOUT = """\
 Run functions in the background. **Submit** a job to a task: the answer, a `202`, means that it is on
 disk. **Look** at its `state` at `links.self`, every `Retry-After` seconds, and **get** what it returned
-at `links.result`. A job runs at least once; twice only if the service crashes while it runs.
+at `links.result`. A job runs at least once, and again
+if its process or the service dies meanwhile, or while a failed attempt leaves others to be made.
 
 States: `PENDING` → `STARTED` → `SUCCESS`, `FAILURE` or `REVOKED`; `RETRY` waits for another attempt.
 

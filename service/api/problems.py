@@ -25,7 +25,7 @@ MALFORMED = ProblemType(
     "malformed-json",
     400,
     "The body is not JSON",
-    "The body could not be parsed. The detail says where. NaN and Infinity are not JSON: send null or text.",
+    "The body could not be parsed. The detail says where.",
 )
 NOT_FOUND = ProblemType(
     "not-found",

@@ -33,7 +33,7 @@ async def _nothing_is_stored(api: Api) -> Any:
 @BOTH
 @pytest.mark.parametrize(
     "body",
-    [b"{", b"nope", b"", b'{"value": NaN}', b'{"value": [-Infinity]}', b'{"value": "\xff"}', b"{'value': 1}",
+    [b"{", b"nope", b"", b'{"value": "\xff"}', b"{'value': 1}",
      b'{"value": 1,}', b'{"value": "a\nb"}', b'{"value": 01}'],
 )  # fmt: skip
 async def test_a_body_that_is_not_json_is_malformed(api: Api, path: str, body: bytes) -> None:
@@ -47,6 +47,8 @@ async def test_a_body_that_is_not_json_is_malformed(api: Api, path: str, body: b
         (b'{"value": {"a/b": ["x\\u0000"]}}', "/value/a~1b/0"),
         (b'{"value": ["\\ud800"]}', "/value/0"),
         (b'{"value": 1e999}', "/value"),
+        (b'{"value": NaN}', "/value"),
+        (b'{"value": [-Infinity]}', "/value/0"),
         (DEEP, ""),
     ],
 )
@@ -176,9 +178,10 @@ async def test_too_much_is_refused(api: Api, path: str) -> None:
     document = await problem(await _post(api, path, body), 413, "too-large")
     assert "1048576" in document["detail"]
     # Within the body's limit, over that of arguments.
-    body = b'{"value": "' + b"x" * 500_000 + b'"}'
-    document = await problem(await _post(api, path, body), 413, "too-large")
-    assert "max_args_bytes" in document["detail"]
+    for text in (b"x" * 500_000, "é".encode() * 140_000):
+        body = b'{"value": "' + text + b'"}'
+        document = await problem(await _post(api, path, body), 413, "too-large")
+        assert "max_args_bytes" in document["detail"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import logging
 from typing import Any
+from uuid import UUID
 
 from quart import Quart, Response, current_app, g, request, session, url_for
 from quart.typing import ResponseReturnValue
@@ -68,6 +69,24 @@ def child(depth: int) -> str:
 async def waits_for_a_job() -> None:
     handle = await child.delay(1)
     await handle.result()
+
+
+@task()
+async def asks_for(job_id: str) -> list[str]:
+    """What a job may do with others: look them up, and cancel them."""
+    found = await jobs.get(UUID(job_id))
+    before = await found.cancel()
+    return [found.state, before, (await jobs.get(job_id)).state]
+
+
+@task()
+def asks_for_sync(job_id: str) -> str:
+    return jobs.run(jobs.get(job_id)).state
+
+
+@task()
+async def waits_for_one_looked_up(job_id: str) -> None:
+    await (await jobs.get(job_id)).result()
 
 
 @task(after_request=True)
@@ -158,6 +177,11 @@ async def submit_by_name(name: str) -> ResponseReturnValue:
     arguments = await request.get_json(silent=True) or []
     handle = await globals()[name].delay(*arguments)
     return {"id": handle.id}, 202
+
+
+@app.get("/look/<job_id>")
+async def look(job_id: str) -> ResponseReturnValue:
+    return {"state": (await jobs.get(job_id)).state}
 
 
 @app.post("/cannot")

@@ -118,6 +118,17 @@ async def test_waiting_for_a_job_inside_a_job_fails_with_the_reason(
         await handle.result(timeout=20)
 
 
+async def test_a_job_looks_up_and_cancels_others(running: quart.testing.TestApp) -> None:
+    other = await child.apply_async((1,), countdown=60)
+    sync = await context_app.asks_for_sync.delay(other.id)
+    assert await sync.result(timeout=20) == "PENDING"
+    waits = await context_app.waits_for_one_looked_up.delay(other.id)
+    with pytest.raises(JobFailed, match="WouldDeadlock"):
+        await waits.result(timeout=20)
+    asks = await context_app.asks_for.delay(other.id)
+    assert await asks.result(timeout=20) == ["PENDING", "PENDING", "REVOKED"]
+
+
 async def test_outside_a_request_a_job_has_an_app_context_only(
     running: quart.testing.TestApp,
 ) -> None:
@@ -227,8 +238,9 @@ async def test_nothing_of_a_secret_header_is_left_after_the_job(
 
 
 async def test_a_test_client_without_lifespan_is_told_of_test_app() -> None:
-    answer = await app.test_client().post("/run/child", json=[1])
-    assert "app.test_app()" in await answer.get_data(as_text=True)
+    client = app.test_client()
+    for answer in (await client.post("/run/child", json=[1]), await client.get("/look/1")):
+        assert "app.test_app()" in await answer.get_data(as_text=True)
 
 
 async def test_the_handle_waits_until_the_job_is_on_disk(running: quart.testing.TestApp) -> None:

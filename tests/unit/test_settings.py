@@ -28,9 +28,9 @@ def _shown(default: object) -> str:
 def test_the_nearest_place_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     config = {"JOBS_NICE": 1, "JOBS_LANES": 1, "JOBS_GRACE": 1, "JOBS_WORKERS": 9, "DEBUG": True}
     arguments = {"nice": 2, "lanes": 2, "grace": 2}
-    monkeypatch.setenv("JOBS_NICE", "3")
+    monkeypatch.setenv("JOBS_NICE", "4")
     monkeypatch.setenv("JOBS_LANES", "3")
-    settings = Settings.load(flags={"nice": 4}, arguments=arguments, config=config)
+    settings = Settings.load(arguments=arguments, config=config)
     found = (settings.nice, settings.lanes, settings.grace, settings.workers, settings.stop_grace)
     assert found == (4, 3, 2.0, 9, 5.0)
 
@@ -49,9 +49,9 @@ def test_lists_are_comma_separated_and_secrets_are_not_shown(
 
 def test_the_cores_are_divided_among_the_service_processes() -> None:
     cores = Settings.load().lane_count
-    assert Settings.load(flags={"workers": 2}).lane_count == max(1, cores // 2)
-    assert Settings.load(flags={"workers": 256}).lane_count == 1
-    assert Settings.load(flags={"workers": 2, "lanes": 0}).lane_count == 0
+    assert Settings.load(arguments={"workers": 2}).lane_count == max(1, cores // 2)
+    assert Settings.load(arguments={"workers": 256}).lane_count == 1
+    assert Settings.load(arguments={"workers": 2, "lanes": 0}).lane_count == 0
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ async def test_a_carriers_save_makes_it_json() -> None:
 )
 async def test_anything_else_is_refused_naming_key_type_and_ways_out(value: Any) -> None:
     with pytest.raises(
-        NotCarriable, match=r"g\.user \(\w+\).*such as its id.*@jobs\.carrier\('user'"
+        NotCarriable, match=r"g\.user \(\w+\).*such as its id.* jobs\.carrier\('user'"
     ):
         await on_g({"user"}, user=value)
 
