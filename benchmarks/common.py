@@ -122,7 +122,7 @@ def answers(url: str) -> Callable[[], bool]:
 def serve(database: Path, port: int, *options: object) -> list[object]:
     """The command that serves the benchmarks' app."""
     return [
-        sys.executable, "-m", "service.cli", "serve", "--app", "benchmarks.web:app",
+        sys.executable, "-m", "service.cli", "serve", "--app", "benchmarks.app:app",
         "--bind", f"127.0.0.1:{port}", "--database", database, *options,
     ]  # fmt: skip
 

@@ -5,6 +5,7 @@ writer thread: the most that this disk and Python give. Both fsync every commit.
 """
 
 import asyncio
+import json
 import os
 import queue
 import sqlite3
@@ -15,11 +16,14 @@ from pathlib import Path
 from benchmarks.common import ROUNDS, folder, report, verdict, windowed
 from benchmarks.tasks import submit
 from jobs import Jobs
-from jobs.model import new_job_id
+from jobs.model import Job, new_job_id, now_ms
 
 COUNT = int(os.environ.get("BENCH_JOBS", "20000"))
 CLIENTS = 32
-ARGS = '{"to":"someone@example.org","template":"welcome","n":42}'
+STANDING = 100_000  #: jobs that are in the database already, on both sides
+ARGS = {"to": "someone@example.org", "template": "welcome" * 8, "n": 42}
+ROW = json.dumps(ARGS)
+CONTEXT = json.dumps({f"x-header-{number}": "v" * 18 for number in range(15)})
 SCHEMA = """
 CREATE TABLE job (id TEXT PRIMARY KEY, name TEXT NOT NULL, args TEXT NOT NULL, context TEXT NOT NULL,
   state TEXT NOT NULL, priority INTEGER NOT NULL DEFAULT 0, run_at REAL NOT NULL, created_at REAL NOT NULL,
@@ -28,6 +32,11 @@ CREATE INDEX job_claim ON job (state, priority, run_at, id);
 """
 INSERT = """INSERT INTO job (id, name, args, context, state, priority, run_at, created_at)
   VALUES (?, ?, ?, ?, 'queued', ?, ?, ?)"""
+
+
+def row() -> tuple[object, ...]:
+    now = time.time()
+    return (new_job_id(), "bench.submit", ROW, CONTEXT, 0, now, now)
 
 
 async def bare(database: Path) -> float:
@@ -41,6 +50,10 @@ async def bare(database: Path) -> float:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.executescript(SCHEMA)
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany(INSERT, (row() for _ in range(STANDING)))
+        connection.execute("COMMIT")
+        ready.set()
         while True:
             batch = [waiting.get()]
             while not waiting.empty() and len(batch) < 500:
@@ -56,13 +69,14 @@ async def bare(database: Path) -> float:
                 connection.close()
                 return
 
+    ready = threading.Event()
     thread = threading.Thread(target=write)
     thread.start()
+    await asyncio.to_thread(ready.wait)
 
     async def one() -> None:
         future: asyncio.Future[None] = loop.create_future()
-        now = time.time()
-        waiting.put(((new_job_id(), "bench.submit", ARGS, "{}", 0, now, now), future))
+        waiting.put((row(), future))
         await future
 
     rate = await windowed(one, COUNT, CLIENTS)
@@ -72,10 +86,15 @@ async def bare(database: Path) -> float:
 
 
 async def ours(database: Path) -> float:
-    async with Jobs(database=str(database), lanes=0):
-        return await windowed(
-            lambda: submit.delay("someone@example.org", template="welcome", n=42), COUNT, CLIENTS
-        )
+    async with Jobs(database=str(database), lanes=0) as jobs:
+        for _ in range(STANDING // 1000):
+            await jobs.store.add(
+                [
+                    Job(id=new_job_id(), task="bench.submit", args=ROW, created_at=now_ms())
+                    for _ in range(1000)
+                ]
+            )
+        return await windowed(lambda: submit.delay(**ARGS), COUNT, CLIENTS)
 
 
 def main() -> None:

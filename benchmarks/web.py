@@ -17,9 +17,6 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from quart import Quart
-
-from benchmarks import tasks  # noqa: F401 - registers them
 from benchmarks.common import (
     ROUNDS,
     answers,
@@ -32,21 +29,9 @@ from benchmarks.common import (
     serve,
     verdict,
 )
-from jobs import Jobs
-from service.api import blueprint
 
 SECONDS = int(os.environ.get("BENCH_SECONDS", "6"))
 BODY = json.dumps({"to": "someone@example.org", "template": "welcome", "n": 42})
-
-app = Quart(__name__)
-Jobs(app)
-app.register_blueprint(blueprint)
-
-
-@app.post("/empty")
-async def nothing() -> tuple[dict[str, str], int]:
-    """The least a Quart route can do."""
-    return {}, 202
 
 
 def wrk(url: str, where: Path, *, body: str = BODY) -> float:
