@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from time import monotonic
 from typing import Any
@@ -38,9 +38,11 @@ class Dispatcher:
         max_crashes: int,
         retention: float,
         changed: Callable[[Iterable[JobId]], None],
+        ended: Callable[[Mapping[JobId, tuple[Job, Outcome]]], None],
     ) -> None:
         self._store, self._engine, self._registry = store, engine, registry
         self._max_crashes, self._retention, self._changed = max_crashes, retention, changed
+        self._ended = ended
         self._bell = asyncio.Event()
         self._events: list[Event] = []
         self._unsaved: list[Outcome] = []
@@ -117,7 +119,7 @@ class Dispatcher:
         events, self._events = self._events, []
         for event in events:
             if isinstance(event, Outcome):
-                job = self._running.pop(event.job_id, None)
+                job = self._running.get(event.job_id)
                 self._unsaved.append(event if job is None else self._decide(job, event))
             elif isinstance(event, Withdrawn):
                 self._unreleased += event.invocations
@@ -161,7 +163,13 @@ class Dispatcher:
         except BaseException:
             self._unsaved = outcomes + self._unsaved
             raise
+        ended = {}
         for outcome in outcomes:
+            job = self._running.get(outcome.job_id)
+            if job is not None and job.attempt == outcome.attempt:  # else it runs again already
+                del self._running[outcome.job_id]
+                if outcome.state.ended and outcome.job_id in counted:
+                    ended[outcome.job_id] = job, outcome
             if outcome.job_id not in counted:
                 log.warning(
                     "job %s: attempt %d ended %s, but the job was no longer this process's: not recorded",
@@ -169,7 +177,8 @@ class Dispatcher:
                     outcome.attempt,
                     outcome.state,
                 )
-        self._changed(counted)
+        self._ended(ended)
+        self._changed(counted - ended.keys())
 
     async def _release(self) -> None:
         if not self._unreleased:

@@ -114,6 +114,19 @@ class Job:
         """Attempts that count against `max_attempts`: crashes and losses have budgets of their own."""
         return self.attempt - self.crashes - self.lost
 
+    def after(self, outcome: "Outcome") -> "Job":
+        """The job as an outcome that ends it leaves it."""
+        return replace(
+            self,
+            stored_state=outcome.state,
+            result=outcome.result,
+            error=outcome.error,
+            started_at=outcome.started_at or self.started_at,
+            finished_at=outcome.finished_at,
+            context=None,
+            claimed_by=None,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Invocation:

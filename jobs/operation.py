@@ -35,6 +35,7 @@ class Operation:
                 max_crashes=settings.max_crashes,
                 retention=settings.retention,
                 changed=self.waiters.notify,
+                ended=self.waiters.deliver,
             )
         self._stack = AsyncExitStack()
 

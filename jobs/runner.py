@@ -122,17 +122,8 @@ class Runner:
 
     async def apply(self, job: Job) -> Job:
         """Run a job that is not kept; returns it as it ends."""
-        outcome = await self.run_async(replace(Invocation.of(job), attempt=1))
-        return replace(
-            job,
-            attempt=1,
-            stored_state=outcome.state,
-            result=outcome.result,
-            error=outcome.error,
-            context=None,
-            started_at=outcome.started_at,
-            finished_at=outcome.finished_at,
-        )
+        job = replace(job, attempt=1)
+        return job.after(await self.run_async(Invocation.of(job)))
 
     # --- stopping
 
