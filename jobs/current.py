@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import JobsError, NotRunning
-from .model import Job, JobId, JobState
+from .handle import Client, JobHandle
 
 if TYPE_CHECKING:
-    from .handle import JobHandle
     from .registry import Task
     from .submission import Options
 
@@ -28,27 +27,23 @@ class CurrentJob:
 class Submitter(Protocol):
     """Takes submissions: a `Jobs` that is open, or the lane of a running job."""
 
-    def submit(self, task: "Task[..., Any]", args: str, options: "Options") -> "JobHandle[Any]":
+    def submit(self, task: "Task[..., Any]", args: str, options: "Options") -> JobHandle[Any]:
         """Start adding a job; with no event loop running in this thread, return once it is committed."""
 
-    def apply(self, task: "Task[..., Any]", args: str) -> "JobHandle[Any]":
+    def apply(self, task: "Task[..., Any]", args: str) -> JobHandle[Any]:
         """Run it here and now under the rules of a job, without keeping it."""
 
     def owns_context(self) -> bool | None:
         """Whether the current app context is this one's; None without an app context."""
 
 
-class Lane(Submitter, Protocol):
-    """What a job submits to, and asks: a `Client` too."""
-
-    async def get_job(self, job_id: JobId) -> Job: ...
-    async def cancel(self, job_id: JobId) -> JobState: ...
-    async def ended(self, job_id: JobId, timeout: float | None) -> Job: ...
+class Lane(Submitter, Client, Protocol):
+    """What a running job submits to, and asks."""
 
 
 _job: ContextVar[CurrentJob | None] = ContextVar("jobs_current_job", default=None)
 _open: list[Submitter] = []
-_installed: "Lane | None" = None
+_installed: Lane | None = None
 
 in_child = False
 """Whether this is a child process, which imports the app but must open nothing of it."""
@@ -69,13 +64,13 @@ def entered(current: CurrentJob) -> Iterator[None]:
         _job.reset(token)
 
 
-def install(lane: "Lane") -> None:
+def install(lane: Lane) -> None:
     """Send every submission and question of this process to its lane."""
     global _installed  # noqa: PLW0603 - one lane a process
     _installed = lane
 
 
-def lane() -> "Lane | None":
+def lane() -> Lane | None:
     """The lane that this process is, if it is a child."""
     return _installed
 

@@ -54,7 +54,6 @@ class Dispatcher:
         self._claiming = True
         self._engine_ended = False
         self._due: asyncio.TimerHandle | None = None
-        self.failing: str | None = None  #: why nothing can be claimed or recorded, while that is so
 
     def wake(self, wake: Wake) -> None:
         """Something may have changed in the store."""
@@ -70,6 +69,7 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Until the engine has ended and everything it said is recorded."""
+        failing = False
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen())
             housekeeping = group.create_task(self._keep_house())
@@ -79,15 +79,15 @@ class Dispatcher:
                 try:
                     await self._step()
                 except Exception as error:
-                    if self.failing is None:
+                    if not failing:
                         told = not isinstance(error, StoreError)
                         log.error("cannot go on, trying again: %s", error, exc_info=told)
-                    self.failing = str(error)
+                    failing = True
                     asyncio.get_running_loop().call_later(STORE_PAUSE, self._retry)
                 else:
-                    if self.failing is not None:
+                    if failing:
                         log.warning("going on again")
-                    self.failing = None
+                    failing = False
             housekeeping.cancel()
         if self._due is not None:
             self._due.cancel()
@@ -109,11 +109,19 @@ class Dispatcher:
     async def _step(self) -> None:
         self._take_events()
         if self._cancels:
-            self._cancels = False
-            for job_id in await self._store.cancel_requests():
-                self._engine.interrupt(job_id, Interrupt.CANCEL)
+            await self._interrupt()
         # Started together, these share one transaction.
         await _all(self._save(), self._release(), self._claim())
+
+    async def _interrupt(self) -> None:
+        self._cancels = False
+        try:
+            job_ids = await self._store.cancel_requests()
+        except BaseException:
+            self._cancels = True
+            raise
+        for job_id in job_ids:
+            self._engine.interrupt(job_id, Interrupt.CANCEL)
 
     def _take_events(self) -> None:
         events, self._events = self._events, []

@@ -131,6 +131,27 @@ async def test_outcomes_wait_while_the_store_refuses_writes(
     assert refusals == 0
 
 
+async def test_a_cancel_is_not_forgotten_while_the_store_refuses(
+    jobs: Jobs, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = await tasks.sleeps.delay(str(notes), 50)
+    await seen(notes, "began")
+    asked = 0
+    requests = jobs.store.cancel_requests
+
+    async def refuse_once() -> object:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise StoreBusy("held for a test")
+        return await requests()
+
+    monkeypatch.setattr(jobs.store, "cancel_requests", refuse_once)
+    await handle.cancel()
+    with pytest.raises(JobRevoked):
+        await handle.result(timeout=10)
+
+
 async def test_two_services_on_one_file_share_the_work_and_run_each_job_once(
     tmp_path: Path, notes: Path
 ) -> None:
