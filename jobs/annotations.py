@@ -36,6 +36,8 @@ from .errors import UnsupportedAnnotation
 _OPEN = frozenset({list, tuple, set, frozenset, dict, deque, defaultdict, OrderedDict, Counter})
 _OPEN |= {Collection, Sequence, MutableSequence, AbstractSet, MutableSet, Mapping, MutableMapping}
 
+_PLAIN = frozenset({str, int, float, bool, NoneType})
+
 
 class _Schema(GenerateJsonSchema):
     """Whether a schema can be made is all that is asked; a default that is not JSON does not matter."""
@@ -78,6 +80,14 @@ def may_change(annotation: Any) -> bool:
         or isinstance(part, TypeVar)
         or (not get_args(part) and (get_origin(part) or part) in _OPEN)
         or (_is_union(part) and len([a for a in get_args(part) if a is not NoneType]) > 1)
+        for part in _parts(annotation, [])
+    )
+
+
+def is_plain(annotation: Any) -> bool:
+    """Whether its values are what JSON's own types are in Python, with nobody's code between."""
+    return all(
+        part in _PLAIN or get_origin(part) in (list, dict) or _is_union(part)
         for part in _parts(annotation, [])
     )
 

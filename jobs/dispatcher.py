@@ -146,7 +146,7 @@ class Dispatcher:
             if job.crashes + 1 < self._max_crashes:
                 return outcome.again(now_ms() + round(1000 * CRASH_PAUSE * min(job.crashes, 1)))
             message = f"{outcome.error.message} (run {job.crashes + 1} times; not run again)"
-            return replace(outcome, error=replace(outcome.error, message=message))
+            return outcome._replace(error=replace(outcome.error, message=message))
         if (
             outcome.error.kind in (ErrorKind.EXCEPTION, ErrorKind.TIMEOUT)
             and job.attempts_spent < job.max_attempts

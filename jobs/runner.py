@@ -5,7 +5,6 @@ import contextlib
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import Context, ContextVar, copy_context
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -122,7 +121,7 @@ class Runner:
 
     async def apply(self, job: Job) -> Job:
         """Run a job that is not kept; returns it as it ends."""
-        job = replace(job, attempt=1)
+        job = job._replace(attempt=1)
         return job.after(await self.run_async(Invocation.of(job)))
 
     # --- stopping

@@ -19,7 +19,7 @@ from pydantic_core import from_json, to_json
 from typing_extensions import TypedDict
 
 from . import strict_json
-from .annotations import argument_types, may_change, return_type
+from .annotations import argument_types, is_plain, may_change, return_type
 from .errors import InvalidArguments, Problem
 from .forms import held_to_forms
 from .json_writer import JsonWriter
@@ -47,6 +47,7 @@ class Signature:
         ]
         types = argument_types(fn, task)
         self._fragile = [name for name, each in types.items() if may_change(each)]
+        self._plain = all(map(is_plain, types.values()))
         self.arguments: TypeAdapter[dict[str, Any]] = TypeAdapter(self._typed_dict(types))
         returned = return_type(fn, task)
         self.result: TypeAdapter[Any] = TypeAdapter(returned)
@@ -106,6 +107,8 @@ class Signature:
             if by_position is not None:
                 problems = [self._to_position(problem) for problem in problems]
             raise InvalidArguments(problems) from None
+        if self._plain:  # nothing has come to it that did not pass the gate above
+            return to_json(valid).decode()
         return self._writer.write(valid, None)
 
     def load(self, text: str) -> dict[str, Any]:

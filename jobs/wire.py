@@ -9,7 +9,6 @@ import json
 import struct
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any, Final
 
 from . import errors
@@ -156,11 +155,7 @@ def jobs_from_json(text: bytes) -> list[Job]:
 
 def job_to_dict(job: Job) -> dict[str, Any]:
     """A job as JSON values; what is None is left out."""
-    values = {
-        field.name: value
-        for field in fields(job)
-        if (value := getattr(job, field.name)) is not None
-    }
+    values = {name: value for name, value in job._asdict().items() if value is not None}
     if job.context is not None:
         values["context"] = b64encode(job.context).decode()
     if job.error is not None:

@@ -12,7 +12,7 @@ from jobs.model import Job, JobId, JobPage, JobQuery, JobState
 from .connection import Connection
 from .faults import translated
 from .queries import SQL
-from .rows import listed, shown, whole
+from .rows import shown, to_job
 
 LISTING = {
     state: SQL["find"].format(source=source, state=condition)
@@ -48,7 +48,7 @@ class Reads:
         rows = await self._rows(self._reader, SQL["get"], {"id": job_id})
         if not rows:
             raise JobNotFound(job_id)
-        return whole(rows[0])
+        return to_job(rows[0])
 
     async def states(self, job_ids: Collection[JobId]) -> dict[JobId, JobState]:
         """See `Store.states`."""
@@ -72,7 +72,7 @@ class Reads:
             "limit": query.limit + 1,
         }
         rows = await self._rows(self._lister, LISTING[query.state], values)
-        jobs = [listed(row) for row in rows[: query.limit]]
+        jobs = [to_job(row) for row in rows[: query.limit]]
         return JobPage(jobs, jobs[-1].seq if len(rows) > len(jobs) > 0 else None)
 
     async def _rows(

@@ -21,11 +21,11 @@ INSERT INTO payloads (seq, args, context, origin) VALUES (?, ?, ?, ?)
 UPDATE jobs SET ready = 1 WHERE ready = 0 AND run_at <= :now
 
 -- claimable --
--- What a claim takes, whole, best first; `claim` marks it within the same transaction.
+-- What a claim takes, as it leaves it, best first; `claim` marks it within the same transaction.
 SELECT
-    jobs.seq, id, task, queue, priority, max_attempts, timeout, created_at, run_at,
-    expires_at, origin, attempt + 1, crashes, lost, progress,
-    args, context, error
+    id, task, created_at, args, queue, priority, max_attempts, timeout, run_at, expires_at,
+    context, origin, jobs.seq, 'STARTED', attempt + 1, crashes, lost,
+    :now, NULL, :claimant, NULL, NULL, error, progress
 FROM jobs CROSS JOIN payloads ON payloads.seq = jobs.seq
 WHERE state = 'PENDING' AND ready = 1 AND (expires_at IS NULL OR expires_at > :now)
 ORDER BY priority DESC, jobs.seq
@@ -145,20 +145,18 @@ DELETE FROM jobs WHERE seq IN (SELECT value FROM json_each(:seqs))
 -- get --
 -- A whole job, but for its context.
 SELECT
-    jobs.seq, id, task, queue, priority, max_attempts, timeout, created_at, run_at,
-    expires_at, origin, attempt, crashes, lost, progress,
-    started_at, finished_at, claimed_by, cancel_requested_at,
-    args, result, state, error
+    id, task, created_at, args, queue, priority, max_attempts, timeout, run_at, expires_at,
+    NULL, origin, jobs.seq, state, attempt, crashes, lost,
+    started_at, finished_at, claimed_by, cancel_requested_at, result, error, progress
 FROM jobs CROSS JOIN payloads ON payloads.seq = jobs.seq
 WHERE id = :id
 
 -- find --
 -- A page of jobs, newest first. `source` names the index that a rare state has.
 SELECT
-    jobs.seq, id, task, queue, priority, max_attempts, timeout, created_at, run_at,
-    expires_at, origin, attempt, crashes, lost, progress,
-    started_at, finished_at, claimed_by, cancel_requested_at,
-    state, error
+    id, task, created_at, '{{}}', queue, priority, max_attempts, timeout, run_at, expires_at,
+    NULL, origin, jobs.seq, state, attempt, crashes, lost,
+    started_at, finished_at, claimed_by, cancel_requested_at, NULL, error, progress
 FROM (
     SELECT seq FROM {source}
     WHERE {state}

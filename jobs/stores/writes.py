@@ -12,7 +12,7 @@ from jobs.protocols import Wake
 
 from . import claimant
 from .queries import SQL
-from .rows import claimed, error_to_text, shown
+from .rows import error_to_text, shown, to_job
 from .writer import Transaction, Verb
 
 MAX_LOST = 3  #: attempts of one job that may lose their whole service before it fails
@@ -88,13 +88,14 @@ def _claim(transaction: Transaction, limits: Sequence[int]) -> list[Claim]:
     claims = []
     for limit in limits:
         # Read, then mark: RETURNING is neither sorted nor joined, and slower.
-        rows = connection.execute(SQL["claimable"], {"now": now, "limit": max(limit, 0)}).fetchall()
-        if rows:
-            seqs = json.dumps([row[0] for row in rows])
+        wanted = {"now": now, "claimant": me, "limit": max(limit, 0)}
+        jobs = [to_job(row) for row in connection.execute(SQL["claimable"], wanted)]
+        if jobs:
+            seqs = json.dumps([each.seq for each in jobs])
             connection.execute(SQL["claim"], {"claimant": me, "now": now, "seqs": seqs})
         (due,) = connection.execute(SQL["next_due"]).fetchone()
-        transaction.size += len(rows) * _JOB_BYTES
-        claims.append(Claim([claimed(row, me, now) for row in rows], due))
+        transaction.size += len(jobs) * _JOB_BYTES
+        claims.append(Claim(jobs, due))
     return claims
 
 

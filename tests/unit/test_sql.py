@@ -73,7 +73,7 @@ def test_no_statement_reads_all_jobs(database: sqlite3.Connection, name: str) ->
 
 
 def test_a_claim_needs_no_sorting(database: sqlite3.Connection) -> None:
-    values = {"now": 1, "limit": 1}
+    values = {"now": 1, "claimant": "me", "limit": 1}
     plan = database.execute(f"EXPLAIN QUERY PLAN {SQL['claimable']}", values).fetchall()
     assert not [row for row in plan if "TEMP B-TREE" in row[3]]
 
