@@ -145,6 +145,13 @@ class Invocation(NamedTuple):
         )
 
 
+class Usage(NamedTuple):
+    """What an attempt took of its machine."""
+
+    max_rss: int  #: bytes, the most that its process had in memory
+    cpu: float  #: seconds, with those of the processes that it started and waited for
+
+
 class Outcome(NamedTuple):
     """How one attempt ended, and what its job becomes.
 
@@ -160,10 +167,46 @@ class Outcome(NamedTuple):
     started_at: int | None = None
     finished_at: int | None = None
     run_at: int | None = None
+    pid: int | None = None  #: of the process it ran in
+    usage: Usage | None = None
+    signal: int | None = None  #: that ended the process
+    log: str | None = None  #: what the attempt wrote, capped
+    final: bool = False  #: the job is not to run again, whatever its policy
+    again_in: float | None = None  #: seconds after which the job itself asks to run again
 
     def again(self, run_at: int) -> "Outcome":
         """The same ending, but the job runs once more, not before `run_at`."""
         return self._replace(state=JobState.PENDING, run_at=run_at)
+
+
+class AttemptEnd(StrEnum):
+    """How an attempt ended, as its row says."""
+
+    SUCCESS = "success"
+    EXCEPTION = "exception"
+    TIMEOUT = "timeout"
+    CRASH = "crash"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    SHUTDOWN = "shutdown"  #: stopped with the service; the attempt is not spent, and its number comes again
+    BAD_RESULT = "bad_result"
+    BAD_CONTEXT = "bad_context"
+
+
+class AttemptRecord(NamedTuple):
+    """One attempt that has ended. What its process could not say any more is None."""
+
+    number: int
+    outcome: AttemptEnd
+    error: JobError | None
+    worker: str  #: the claimant
+    pid: int | None
+    started_at: int | None  #: ms
+    finished_at: int  #: ms
+    max_rss: int | None  #: bytes
+    cpu: float | None  #: seconds
+    signal: int | None
+    log_bytes: int  #: of `Store.log`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
