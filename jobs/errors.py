@@ -10,6 +10,7 @@ JobsError
 ├── UnknownTask
 ├── InvalidArguments            carries one `Problem` per wrong value
 │   └── InvalidJson
+├── KeyReused                   an Idempotency-Key came with another request than before
 ├── ContextError
 │   ├── NotCarriable            a value of `g` cannot travel
 │   ├── BadContext              a stored snapshot cannot be opened or restored
@@ -97,6 +98,15 @@ class InvalidArguments(JobsError):
 
 class InvalidJson(InvalidArguments):
     """A value that JSON, or one of the stores, cannot hold: NUL, lone surrogate, NaN, too deep, too large."""
+
+
+class KeyReused(JobsError):
+    """An earlier request with the same idempotency key asked for something else; nothing was stored."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"the idempotency key {key!r} was used for another request: send that one again, or take a new key"
+        )
 
 
 class ContextError(JobsError):

@@ -15,9 +15,10 @@ from . import current
 from .child import Boot
 from .engines.inline import InlineEngine
 from .engines.lanes import LaneEngine
-from .errors import ConfigurationError, NotRunning, WouldDeadlock
+from .errors import ConfigurationError, KeyReused, NotRunning, WouldDeadlock
 from .functions import importable_name
 from .handle import JobHandle
+from .idempotency import IdempotencyKey
 from .model import Job, JobId, JobState
 from .operation import Operation
 from .portal import Portal
@@ -216,10 +217,33 @@ class Jobs:
             return JobHandle(job, self, task=task, added=asyncio.wrap_future(adding))
         return JobHandle(job, self, task=task, added=self.store.add([job]))
 
-    async def _add(self, job: Job) -> None:
-        await self.store.add([job])
+    async def _add(self, job: Job) -> object:
+        return await self.store.add([job])
 
-    def _new_job(self, task: Task[..., Any], args: str, options: Options) -> Job:
+    async def submit_once(
+        self, task: Task[..., Any], args: str, options: Options, key: IdempotencyKey
+    ) -> Job:
+        """Keep a job, or find the one that an earlier request with this key has made. Raises as `submit`
+        does, and `KeyReused` if that earlier request was another one.
+
+        The job's id is made of the key, so that the store itself lets no second job in; the key is
+        remembered as long as the job is kept."""
+        self._refuse_unless_open()
+        job = self._new_job(task, args, options, key)
+        if job.id in await self.store.add([job]):
+            kept = await self.store.get(job.id)
+            if kept.fingerprint != key.fingerprint:
+                raise KeyReused(key.text)
+            return kept
+        return job
+
+    def _new_job(
+        self,
+        task: Task[..., Any],
+        args: str,
+        options: Options,
+        key: IdempotencyKey | None = None,
+    ) -> Job:
         check_size(args, self.settings.max_args_bytes)
         snapshot = described = None
         if has_request_context():
@@ -228,7 +252,9 @@ class Jobs:
             here = request._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
             taken = take(here, values)
             snapshot, described = taken.model_dump_json().encode(), origin(taken, here)
-        return new_job(task, args, options, snapshot=snapshot, origin=described, sealer=self.sealer)
+        return new_job(
+            task, args, options, snapshot=snapshot, origin=described, sealer=self.sealer, key=key
+        )
 
     def apply(self, task: Task[..., R], args: str) -> JobHandle[R]:
         """Run a task here and now under the rules of a job, without keeping it: arguments and result go

@@ -39,7 +39,7 @@ class JobHandle(Generic[R]):
         client: Client,
         *,
         task: "Task[..., R] | None" = None,
-        added: Awaitable[None] | None = None,
+        added: Awaitable[object] | None = None,
     ) -> None:
         self.job = job
         self._client = client

@@ -100,6 +100,9 @@ class Job(NamedTuple):
     result: str | None = None
     error: JobError | None = None
     progress: str | None = None  #: JSON text
+    owner: str | None = None  #: whose it is; None: nobody's in particular
+    idempotency_key: str | None = None
+    fingerprint: str | None = None  #: of the request that came with that key
 
     @property
     def state(self) -> JobState:
@@ -216,6 +219,7 @@ class JobQuery:
     state: JobState | None = None  #: as shown: PENDING means never attempted, RETRY the others
     task: str | None = None
     queue: str | None = None
+    owner: str | None = None
     created_after: int | None = None  #: inclusive, ms
     created_before: int | None = None  #: exclusive, ms
     limit: int = 100

@@ -37,10 +37,10 @@ class Store(AbstractAsyncContextManager["Store"], Protocol):
         """An open file whose lock says that the claimant is alive: a child that holds it too keeps its jobs
         from being put back while it runs. None where the store has no such file."""
 
-    def add(self, jobs: Sequence[Job]) -> Awaitable[None]:
+    def add(self, jobs: Sequence[Job]) -> Awaitable[Collection[JobId]]:
         """Keep new jobs, all or none, in this order. It begins with the call, whether or not it is awaited;
         the jobs are durable when the awaitable is done. Adding an id that is already kept changes nothing,
-        so an add may be repeated."""
+        so an add may be repeated; these ids are returned."""
 
     async def get(self, job_id: JobId) -> Job:
         """The whole job, without its sealed context. Raises `JobNotFound`."""

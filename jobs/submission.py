@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidArguments, Problem
+from .idempotency import IdempotencyKey
 from .model import Job, new_job_id, now_ms
 
 if TYPE_CHECKING:
@@ -108,12 +109,13 @@ def new_job(
     snapshot: bytes | None,
     origin: str | None,
     sealer: "Sealer",
+    key: IdempotencyKey | None = None,
 ) -> Job:
     """The job to keep. `args` is the task's canonical JSON, `snapshot` the request snapshot's JSON,
-    sealed here for this job's id alone."""
-    job_id, now = new_job_id(), now_ms()
+    sealed here for this job's id alone. With a `key` the id is made of that."""
+    job_id, now = new_job_id() if key is None else key.job_id(), now_ms()
     context = None if snapshot is None else sealer.seal(job_id, snapshot)
-    if options is NO_OPTIONS:
+    if options is NO_OPTIONS and key is None:
         return Job(
             id=job_id,
             task=task.name,
@@ -139,6 +141,8 @@ def new_job(
         expires_at=_at(options.expires, now),
         context=context,
         origin=origin,
+        idempotency_key=None if key is None else key.text,
+        fingerprint=None if key is None else key.fingerprint,
     )
 
 

@@ -34,6 +34,14 @@ LISTING = {
 }
 """The statement that lists jobs in a shown state; None: in any."""
 
+OWNED = LISTING | {
+    state: SQL["find"].format(
+        source="jobs INDEXED BY jobs_owned", state=f"owner = :owner AND {condition}"
+    )
+    for state, condition in ((None, "TRUE"), (JobState.SUCCESS, "state = 'SUCCESS'"))
+}
+"""The same for one owner's jobs: a state that is not rare is not walked through for all."""
+
 _NO_END = 2**63 - 1
 
 
@@ -67,11 +75,13 @@ class Reads:
             "before_seq": _NO_END if query.before_seq is None else query.before_seq,
             "task": query.task,
             "queue": query.queue,
+            "owner": query.owner,
             "created_after": query.created_after,
             "created_before": query.created_before,
             "limit": query.limit + 1,
         }
-        rows = await self._rows(self._lister, LISTING[query.state], values)
+        listing = LISTING if query.owner is None else OWNED
+        rows = await self._rows(self._lister, listing[query.state], values)
         jobs = [to_job(row) for row in rows[: query.limit]]
         return JobPage(jobs, jobs[-1].seq if len(rows) > len(jobs) > 0 else None)
 

@@ -137,7 +137,7 @@ class SQLiteStore:
             raise StoreError("the store is not open")
         return self._opened
 
-    def add(self, jobs: Sequence[Job]) -> Awaitable[None]:
+    def add(self, jobs: Sequence[Job]) -> Awaitable[Collection[JobId]]:
         """See `Store.add`. Raises `StoreBusy` at once if too many jobs wait to be added."""
         return self._parts.writer.submit(ADD, jobs, rows=len(jobs))
 

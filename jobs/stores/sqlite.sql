@@ -4,8 +4,10 @@ SELECT seq FROM sqlite_sequence WHERE name = 'jobs'
 
 -- add_job --
 -- An id that is already kept stays as it is.
-INSERT INTO jobs (seq, id, task, queue, priority, ready, max_attempts, timeout, created_at, run_at, expires_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO jobs (
+    seq, id, task, queue, priority, ready, max_attempts, timeout, created_at, run_at, expires_at, owner
+)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING
 
 -- added --
@@ -14,7 +16,7 @@ SELECT seq FROM jobs WHERE seq > :last
 
 -- add_payload --
 -- Of a new job.
-INSERT INTO payloads (seq, args, context, origin) VALUES (?, ?, ?, ?)
+INSERT INTO payloads (seq, args, context, origin, idempotency_key, fingerprint) VALUES (?, ?, ?, ?, ?, ?)
 
 -- promote --
 -- Jobs whose time has come.
@@ -25,7 +27,8 @@ UPDATE jobs SET ready = 1 WHERE ready = 0 AND run_at <= :now
 SELECT
     id, task, created_at, args, queue, priority, max_attempts, timeout, run_at, expires_at,
     context, origin, jobs.seq, 'STARTED', attempt + 1, crashes, lost,
-    :now, NULL, :claimant, NULL, NULL, error, progress
+    :now, NULL, :claimant, NULL, NULL, error, progress,
+    owner, idempotency_key, fingerprint
 FROM jobs CROSS JOIN payloads ON payloads.seq = jobs.seq
 WHERE state = 'PENDING' AND ready = 1 AND (expires_at IS NULL OR expires_at > :now)
 ORDER BY priority DESC, jobs.seq
@@ -147,7 +150,8 @@ DELETE FROM jobs WHERE seq IN (SELECT value FROM json_each(:seqs))
 SELECT
     id, task, created_at, args, queue, priority, max_attempts, timeout, run_at, expires_at,
     NULL, origin, jobs.seq, state, attempt, crashes, lost,
-    started_at, finished_at, claimed_by, cancel_requested_at, result, error, progress
+    started_at, finished_at, claimed_by, cancel_requested_at, result, error, progress,
+    owner, idempotency_key, fingerprint
 FROM jobs CROSS JOIN payloads ON payloads.seq = jobs.seq
 WHERE id = :id
 
@@ -156,13 +160,15 @@ WHERE id = :id
 SELECT
     id, task, created_at, '{{}}', queue, priority, max_attempts, timeout, run_at, expires_at,
     NULL, origin, jobs.seq, state, attempt, crashes, lost,
-    started_at, finished_at, claimed_by, cancel_requested_at, NULL, error, progress
+    started_at, finished_at, claimed_by, cancel_requested_at, NULL, error, progress,
+    owner, idempotency_key, fingerprint
 FROM (
     SELECT seq FROM {source}
     WHERE {state}
         AND seq < :before_seq
         AND (:task IS NULL OR task = :task)
         AND (:queue IS NULL OR queue = :queue)
+        AND (:owner IS NULL OR owner = :owner)
         AND (:created_after IS NULL OR created_at >= :created_after)
         AND (:created_before IS NULL OR created_at < :created_before)
     ORDER BY seq DESC

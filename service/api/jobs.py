@@ -17,12 +17,15 @@ from jobs.submission import NO_OPTIONS, Options, size_of
 from . import cursor, listing
 from .body import is_json, read_json
 from .extension import running
+from .idempotency import IDEMPOTENCY_KEY, key_of_request
 from .job_request import JobRequest
 from .prefer import NONE as NO_PREFERENCES
 from .prefer import PREFER, WAIT, Preferences, ended_within
 from .problems import (
+    BAD_KEY,
     ENDED,
     INVALID,
+    KEY_REUSED,
     MALFORMED,
     MEDIA_TYPE,
     NO_RESULT,
@@ -78,9 +81,18 @@ _members = tuple(JobRequest.__annotations__)
     "/jobs",
     "Submit a job of any task",
     body=JobRequest,
-    parameters=(PREFER,),
+    parameters=(PREFER, IDEMPOTENCY_KEY),
     answers=SUBMITTED,
-    problems=(MALFORMED, UNKNOWN_TASK, TOO_LARGE, MEDIA_TYPE, INVALID, *SUBMITTING),
+    problems=(
+        MALFORMED,
+        BAD_KEY,
+        UNKNOWN_TASK,
+        TOO_LARGE,
+        MEDIA_TYPE,
+        INVALID,
+        KEY_REUSED,
+        *SUBMITTING,
+    ),
 )
 async def submit_job() -> Response:
     jobs = running()
@@ -105,16 +117,26 @@ async def submit_job() -> Response:
         if isinstance(error, InvalidJson):
             raise _refused(InvalidJson(problems), raw) from None
         raise InvalidArguments(problems) from None
-    return await _submitted(jobs, task, args, Options(**members) if members else NO_OPTIONS)
+    options = Options(**members) if members else NO_OPTIONS
+    return await _submitted(jobs, task, args, options, to_json(members))
 
 
 @routes.add(
     "POST",
     "/tasks/<name>/jobs",
     "Submit a job",
-    parameters=(PREFER,),
+    parameters=(PREFER, IDEMPOTENCY_KEY),
     answers=SUBMITTED,
-    problems=(MALFORMED, UNKNOWN_TASK, TOO_LARGE, MEDIA_TYPE, INVALID, *SUBMITTING),
+    problems=(
+        MALFORMED,
+        BAD_KEY,
+        UNKNOWN_TASK,
+        TOO_LARGE,
+        MEDIA_TYPE,
+        INVALID,
+        KEY_REUSED,
+        *SUBMITTING,
+    ),
     each_task=True,
 )
 async def submit_task(name: str) -> Response:
@@ -127,7 +149,7 @@ async def submit_task(name: str) -> Response:
         args = task.accept(raw, max_bytes=limit)
     except InvalidJson as error:
         raise _refused(error, raw) from None
-    return await _submitted(jobs, task, args, NO_OPTIONS)
+    return await _submitted(jobs, task, args, NO_OPTIONS, b"{}")
 
 
 @routes.add(
@@ -226,14 +248,21 @@ async def cancel_job(job_id: str) -> Response:
     return job_response(job, root(), 202 if found is JobState.STARTED else 200)
 
 
-async def _submitted(jobs: Jobs, task: Task[..., Any], args: str, options: Options) -> Response:
+async def _submitted(
+    jobs: Jobs, task: Task[..., Any], args: str, options: Options, wishes: bytes
+) -> Response:
     limit = jobs.settings.max_args_bytes
     if (size := size_of(args)) > limit:
         detail = (
             f"the arguments are {size} bytes of JSON; at most {limit} fit (setting: max_args_bytes)"
         )
         raise Refusal(TOO_LARGE, detail)
-    job: Job = (await jobs.submit(task, args, options)).job
+    key = key_of_request(None, task.name.encode(), args.encode(), wishes)
+    job: Job
+    if key is None:
+        job = (await jobs.submit(task, args, options)).job
+    else:
+        job = await jobs.submit_once(task, args, options, key)
     base = root()
     location = f"{base}/jobs/{job.id}"
     preferences = Preferences.of_request()

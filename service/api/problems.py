@@ -27,6 +27,12 @@ MALFORMED = ProblemType(
     "The body is not JSON",
     "The body could not be parsed. The detail says where.",
 )
+BAD_KEY = ProblemType(
+    "idempotency-key",
+    400,
+    "The Idempotency-Key cannot be used",
+    "Send one Idempotency-Key header with 1 to 255 visible ASCII characters; a UUID is a good key.",
+)
 NOT_FOUND = ProblemType(
     "not-found",
     404,
@@ -91,6 +97,13 @@ INVALID = ProblemType(
     "Each entry of `errors` says what is wrong with one value and where it is: a JSON pointer into the body,"
     " or /query/<name>. Nothing was stored. GET /tasks/<name> shows what a task takes.",
 )
+KEY_REUSED = ProblemType(
+    "idempotency-key-reused",
+    422,
+    "The Idempotency-Key belongs to another request",
+    "A key names one request: its task, arguments and options. Send that very request again, or take a new key."
+    " Nothing was stored.",
+)
 UNEXPECTED = ProblemType(
     "internal-error",
     500,
@@ -119,8 +132,8 @@ FULL = ProblemType(
 TYPES = {
     kind.slug: kind
     for kind in (
-        MALFORMED, NOT_FOUND, UNKNOWN_TASK, UNKNOWN_JOB, NOT_READY, METHOD, SLOW_BODY, NO_RESULT, ENDED,
-        TOO_LARGE, MEDIA_TYPE, INVALID, UNEXPECTED, BUSY, UNAVAILABLE, FULL,
+        MALFORMED, BAD_KEY, NOT_FOUND, UNKNOWN_TASK, UNKNOWN_JOB, NOT_READY, METHOD, SLOW_BODY, NO_RESULT, ENDED,
+        TOO_LARGE, MEDIA_TYPE, INVALID, KEY_REUSED, UNEXPECTED, BUSY, UNAVAILABLE, FULL,
     )
 }  # fmt: skip
 
@@ -129,6 +142,7 @@ SUBMITTING = (BUSY, UNAVAILABLE, FULL)
 
 _BY_ERROR: dict[type[Exception], ProblemType] = {
     errors.InvalidArguments: INVALID,
+    errors.KeyReused: KEY_REUSED,
     errors.UnknownTask: UNKNOWN_TASK,
     errors.JobNotFound: UNKNOWN_JOB,
     errors.NotRunning: UNAVAILABLE,

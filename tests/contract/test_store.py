@@ -112,14 +112,15 @@ async def test_adding_nothing_is_no_error(store: Store) -> None:
 
 async def test_adding_an_id_again_changes_nothing(store: Store) -> None:
     job = new_job(args='{"n": 1}', context=b"first")
-    await store.add([job])
+    assert not await store.add([job])
     (before,) = (await store.claim(1)).jobs
     other = new_job()
-    await store.add([job._replace(args='{"n": 2}', context=b"second"), other, other])
+    again = [job._replace(args='{"n": 2}', context=b"second"), other, other]
+    assert list(await store.add(again)) == [job.id, other.id]
     assert (await store.get(job.id)).args == '{"n": 1}'
     await store.release(invocations(before))
-    again = (await store.claim(9)).jobs
-    assert [(one.id, one.args, one.context) for one in again] == [
+    claimed = (await store.claim(9)).jobs
+    assert [(one.id, one.args, one.context) for one in claimed] == [
         (job.id, '{"n": 1}', b"first"),
         (other.id, "{}", None),
     ]
@@ -136,7 +137,7 @@ async def test_an_add_that_fails_keeps_none_of_its_jobs_and_all_of_its_neighbour
         return_exceptions=True,
     )
     assert isinstance(results[3], StoreError)
-    assert [result for result in results if result is not None] == [results[3]]
+    assert [result for result in results if result != []] == [results[3]]
     assert set(await store.states([*ids(good), bad.id, *ids(neighbours)])) == set(ids(neighbours))
 
 
@@ -156,6 +157,20 @@ async def test_an_unknown_id_is_not_found(store: Store) -> None:
 
 
 # find, states
+
+
+@pytest.mark.parametrize("state", [None, JobState.SUCCESS, JobState.PENDING])
+async def test_the_jobs_of_one_owner_are_found_apart(store: Store, state: JobState | None) -> None:
+    mine, hers = new_jobs(3, owner="me"), new_jobs(3, owner="her")
+    await store.add([job for pair in zip(mine, hers, strict=True) for job in pair])
+    if state is JobState.SUCCESS:
+        await store.finish([ended(job) for job in (await store.claim(6)).jobs])
+    query = JobQuery(owner="me", state=state, limit=2)
+    page = await store.find(query)
+    assert ids(page.jobs) == ids(mine[:0:-1])
+    rest = await store.find(replace(query, before_seq=page.next_seq))
+    assert ids(rest.jobs) == ids(mine[:1])
+    assert rest.next_seq is None
 
 
 async def test_jobs_are_listed_newest_first_without_what_is_long(store: Store) -> None:
@@ -852,7 +867,17 @@ async def test_the_store_makes_every_transition_of_the_model_and_no_other(
 async def test_every_field_of_a_job_is_stored(store: Store) -> None:
     """A field added to `Job` must find its way into the store, or be named here."""
     job = await claimed_one(
-        store, new_job(context=b"c", origin="{}", timeout=1.0, run_at=1, expires_at=now_ms() + HOUR)
+        store,
+        new_job(
+            context=b"c",
+            origin="{}",
+            timeout=1.0,
+            run_at=1,
+            expires_at=now_ms() + HOUR,
+            owner="ann",
+            idempotency_key="k",
+            fingerprint="f",
+        ),
     )
     await store.cancel(job.id)
     running = await store.get(job.id)

@@ -13,10 +13,12 @@ from jobs.model import JobState
 from jobs.stores import reads, writes
 from jobs.stores.migrate import apply
 from jobs.stores.queries import SQL, load
-from jobs.stores.reads import LISTING
+from jobs.stores.reads import LISTING, OWNED
 
 STATEMENTS = {name: statement for name, statement in SQL.items() if name != "find"} | {
-    f"find {state}": statement for state, statement in LISTING.items()
+    f"find {how} {state}": statement
+    for how, statements in (("any", LISTING), ("owned", OWNED))
+    for state, statement in statements.items()
 }
 
 PARTIAL = {"jobs_ready", "jobs_started"}
@@ -84,6 +86,15 @@ def test_a_page_of_jobs_is_cut_before_it_is_joined(
 ) -> None:
     statement = LISTING[state]
     assert statement.index("LIMIT") < statement.index("JOIN")
+
+
+@pytest.mark.parametrize("state", list(JobState))
+def test_one_owners_jobs_are_found_by_an_index(
+    database: sqlite3.Connection, state: JobState
+) -> None:
+    values = dict.fromkeys(re.findall(r":(\w+)", OWNED[state]), 1)
+    plan = database.execute(f"EXPLAIN QUERY PLAN {OWNED[state]}", values).fetchall()
+    assert [row[3] for row in plan if "USING" in row[3] and "INDEX jobs_" in row[3]], plan
 
 
 PENDING: dict[str, Any] = {

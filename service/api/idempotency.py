@@ -1,0 +1,38 @@
+"""The `Idempotency-Key` header: a request that may be sent again."""
+
+import re
+
+from jobs.idempotency import IdempotencyKey, fingerprint
+
+from .problems import BAD_KEY, Refusal
+from .routes import Parameter, current_request
+
+MAX_LENGTH = 255
+
+IDEMPOTENCY_KEY = Parameter(
+    "Idempotency-Key",
+    "A name for this request, new for each: sent again with it, the request makes no second job and is answered"
+    " with the first. It is remembered as long as that job is kept (setting: retention). In double quotes or not.",
+    {"type": "string", "minLength": 1, "maxLength": MAX_LENGTH},
+    place="header",
+    example="8e03978e-40d5-43dd-bc93-6894a57f9324",
+)
+
+_KEY = re.compile(rf"[!-~]{{1,{MAX_LENGTH}}}")
+
+
+def key_of_request(owner: str | None, *request: bytes) -> IdempotencyKey | None:
+    """The key that came with the request at hand, which these parts tell from others; None without one.
+    Raises `Refusal`."""
+    given = current_request().headers.getlist("Idempotency-Key")
+    if not given:
+        return None
+    text = given[0].strip()
+    if len(text) >= 2 and text[0] == text[-1] == '"':
+        text = text[1:-1]
+    if len(given) > 1 or not _KEY.fullmatch(text):
+        raise Refusal(
+            BAD_KEY,
+            f"one key of 1 to {MAX_LENGTH} visible ASCII characters, such as a UUID, is expected",
+        )
+    return IdempotencyKey(text, owner, fingerprint(*request))
