@@ -24,7 +24,7 @@ from .extension import Jobs
 from .handle import JobHandle
 from .model import JobState
 from .registry import Registry, Task, task
-from .retry import RetryPolicy
+from .retry import Reject, Retry, RetryPolicy
 
 __version__ = "0.1.0"
 
@@ -32,6 +32,8 @@ __all__ = [
     # The extension and its tasks
     "Jobs",
     "Registry",
+    "Reject",
+    "Retry",
     "RetryPolicy",
     "Task",
     "task",

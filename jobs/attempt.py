@@ -12,6 +12,7 @@ from .failures import failure, interrupted, traceback
 from .model import ErrorKind, Invocation, JobError, JobState, Outcome, now_ms
 from .protocols import Interrupt
 from .registry import Task
+from .retry import ONCE, Reject, Retry
 from .snapshot import RequestSnapshot
 
 
@@ -19,19 +20,24 @@ class Attempt:
     """The state of one run.
 
     `kind` is what a failure at this point would be. `why` is set when it is asked to stop, `delivered`
-    when its code has been made to notice; only then does a failure count as being stopped.
+    when its code has been made to notice, `noticed` when it has asked; only then does a failure count as
+    being stopped.
     """
 
     def __init__(self, invocation: Invocation) -> None:
         self.invocation = invocation
         self.started_at = now_ms()
         self.task: Task[..., Any]
+        self.policy = ONCE
         self.opened: bytes | None = None
         self.snapshot: RequestSnapshot | None = None
         self.kind = ErrorKind.EXCEPTION
         self.error: JobError | None = None
         self.why: Interrupt | None = None
         self.delivered = False
+        self.noticed = False
+        self.final = False
+        self.again_in: float | None = None
         self.in_sync_code = False
         self.loop_task: asyncio.Task[Outcome] | None = None
         self.cancellable = False
@@ -40,7 +46,19 @@ class Attempt:
     def current(self) -> CurrentJob:
         """What `current_job` is while it runs."""
         of = self.invocation
-        return CurrentJob(of.job_id, of.task, of.attempt, of.max_attempts)
+        return CurrentJob(of.job_id, of.task, of.attempt, of.max_attempts, self.is_stopping)
+
+    def is_stopping(self) -> bool:
+        """Tell the job's code, in whatever thread, whether it is to stop."""
+        if self.why is None:
+            return False
+        self.noticed = True
+        return True
+
+    @property
+    def stopped(self) -> Interrupt | None:
+        """Why it is to stop, if its code knows."""
+        return self.why if self.delivered or self.noticed else None
 
     def cancel(self) -> None:
         """Cancel async code, if that is where it is. Called on the loop of `loop_task`."""
@@ -50,13 +68,19 @@ class Attempt:
 
     def note(self, error: BaseException) -> None:
         """Remember why it fails: what came first counts."""
-        if self.error is None:
-            if self.delivered and self.why:
-                self.error = interrupted(
-                    self.why, self.invocation, killed=False, trace=traceback(error)
-                )
-            else:
-                self.error = failure(error, self.kind)
+        if self.error is not None:
+            return
+        why = self.stopped
+        if why is not None:
+            self.error = interrupted(why, self.invocation, killed=False, trace=traceback(error))
+        else:
+            self.error = failure(error, self.kind)
+        if isinstance(error, Retry):
+            self.again_in = error.delay(self.policy.delay(self.invocation.attempt))
+        elif isinstance(error, Reject):
+            self.final = True
+        elif self.error.kind is ErrorKind.EXCEPTION:  # only here is it more than its name
+            self.final = not self.policy.covers(type(error))
 
     def succeeded(self, result: str) -> Outcome:
         """It ended with this result (JSON text)."""
@@ -65,10 +89,11 @@ class Attempt:
     def failed(self, error: BaseException) -> Outcome:
         """It ended with this exception."""
         self.note(error)
-        if self.delivered and self.why is Interrupt.SHUTDOWN:
+        if self.stopped is Interrupt.SHUTDOWN:
             return self._outcome(JobState.PENDING)
         revoked = self.error is not None and self.error.kind is ErrorKind.CANCELLED
-        return self._outcome(JobState.REVOKED if revoked else JobState.FAILURE, error=self.error)
+        ended = self._outcome(JobState.REVOKED if revoked else JobState.FAILURE, error=self.error)
+        return ended._replace(final=self.final, again_in=self.again_in)
 
     def _outcome(
         self, state: JobState, *, result: str | None = None, error: JobError | None = None

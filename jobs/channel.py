@@ -73,7 +73,8 @@ class Channel:
         if outcome.state is JobState.SUCCESS:
             made = wire.frame(wire.SUCCESS, serial, ended + (outcome.result or "null").encode())
         elif outcome.error is not None:
-            made = wire.frame(wire.FAILURE, serial, ended + wire.error_to_json(outcome.error))
+            told = wire.failure_to_json(outcome.error, outcome.final, outcome.again_in)
+            made = wire.frame(wire.FAILURE, serial, ended + told)
         else:
             made = wire.frame(wire.STOPPED, serial, ended)
         self._unsent += made
@@ -93,7 +94,7 @@ class Channel:
 
     # --- any thread
 
-    def call(self, verb: Literal["add", "get", "cancel"], body: bytes) -> Future[bytes]:
+    def call(self, verb: Literal["add", "get", "cancel", "attempts"], body: bytes) -> Future[bytes]:
         """Ask the service; the future's result is its reply."""
         if os.getpid() != self._pid:
             raise JobsError(

@@ -1,13 +1,15 @@
 """Where the running code is: in which job, and to whom a submission goes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 
 from .errors import JobsError, NotRunning
 from .handle import Client, JobHandle
+from .retry import Retry
 
 if TYPE_CHECKING:
     from .registry import Task
@@ -22,6 +24,24 @@ class CurrentJob:
     task: str
     attempt: int
     max_attempts: int
+    stopping: Callable[[], bool] = field(repr=False, compare=False)
+
+    def cancelled(self) -> bool:
+        """Whether the job has been asked to stop: by a cancel, its timeout or a shutdown.
+
+        From any thread that runs in the job's context. What the job raises once it has been told so
+        counts as being stopped; what it returns is its result."""
+        return self.stopping()
+
+    def retry(
+        self,
+        reason: str = "the job asked to run once more",
+        *,
+        countdown: float | None = None,
+        eta: datetime | None = None,
+    ) -> NoReturn:
+        """Raise `jobs.Retry`: end this attempt and make another, even where the policy has none left."""
+        raise Retry(reason, countdown=countdown, eta=eta)
 
 
 class Submitter(Protocol):
@@ -120,11 +140,11 @@ class _CurrentJobProxy:
     def __getattr__(self, name: str) -> Any:
         found = _job.get()
         if found is None:
-            raise JobsError(f"current_job.{name} was read outside a job")
+            raise JobsError(f"current_job.{name} was asked for outside a job")
         return getattr(found, name)
 
     def __bool__(self) -> bool:
         return _job.get() is not None
 
 
-current_job: Any = _CurrentJobProxy()
+current_job = cast("CurrentJob", _CurrentJobProxy())

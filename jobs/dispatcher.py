@@ -9,10 +9,11 @@ from typing import Any
 
 from . import wire
 from .errors import JobsError, StoreError, UnknownTask
-from .model import ErrorKind, Invocation, Job, JobId, JobState, Outcome, now_ms
+from .model import ErrorKind, Invocation, Job, JobError, JobId, JobState, Outcome, now_ms
 from .protocols import Call, Engine, Event, Interrupt, Store, Wake, Withdrawn
 from .registry import Registry
-from .retry import RetryPolicy
+from .retry import ONCE, RetryPolicy
+from .submission import MAX_ATTEMPTS
 
 log = logging.getLogger("jobs.dispatcher")
 
@@ -46,7 +47,7 @@ class Dispatcher:
         self._bell = asyncio.Event()
         self._events: list[Event] = []
         self._unsaved: list[Outcome] = []
-        self._unreleased: list[Invocation] = []
+        self._unreleased: list[Invocation | Outcome] = []
         self._running: dict[JobId, Job] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._work = True
@@ -126,7 +127,10 @@ class Dispatcher:
     def _take_events(self) -> None:
         events, self._events = self._events, []
         for event in events:
-            if isinstance(event, Outcome):
+            if isinstance(event, Outcome) and event.state is JobState.PENDING:
+                self._unreleased.append(event)
+                self._running.pop(event.job_id, None)
+            elif isinstance(event, Outcome):
                 job = self._running.get(event.job_id)
                 self._unsaved.append(event if job is None else self._decide(job, event))
             elif isinstance(event, Withdrawn):
@@ -139,28 +143,33 @@ class Dispatcher:
                 task.add_done_callback(self._calls.discard)
 
     def _decide(self, job: Job, outcome: Outcome) -> Outcome:
-        """Whether the job runs once more: a crash by its own budget, other failures by the task's."""
-        if outcome.state is not JobState.FAILURE or outcome.error is None:
+        """Whether the job runs once more: a crash by its own budget, other failures as the job itself says
+        or by the task's policy."""
+        error = outcome.error
+        if outcome.state is not JobState.FAILURE or error is None or outcome.final:
             return outcome
-        if outcome.error.kind is ErrorKind.CRASH:
+        if error.kind is ErrorKind.CRASH:
             if job.crashes + 1 < self._max_crashes:
-                return outcome.again(now_ms() + round(1000 * CRASH_PAUSE * min(job.crashes, 1)))
-            message = f"{outcome.error.message} (run {job.crashes + 1} times; not run again)"
-            return outcome._replace(error=replace(outcome.error, message=message))
-        if (
-            outcome.error.kind in (ErrorKind.EXCEPTION, ErrorKind.TIMEOUT)
-            and job.attempts_spent < job.max_attempts
-        ):
-            return outcome.again(
-                now_ms() + round(1000 * self._policy(job).delay(job.attempts_spent))
-            )
+                return _again(outcome, CRASH_PAUSE * min(job.crashes, 1))
+            return _not_again(outcome, error, f"run {job.crashes + 1} times")
+        if outcome.again_in is not None:
+            if job.attempts_spent < MAX_ATTEMPTS:
+                return _again(outcome, outcome.again_in)
+            return _not_again(outcome, error, f"attempt {MAX_ATTEMPTS} of {MAX_ATTEMPTS}")
+        policy = self._policy(job)
+        # Whether the policy covers an exception, the child has said: only there is it more than a name.
+        covered = error.kind is ErrorKind.EXCEPTION or (
+            error.kind is ErrorKind.TIMEOUT and policy.covers(TimeoutError)
+        )
+        if covered and job.attempts_spent < job.max_attempts:
+            return _again(outcome, policy.delay(job.attempts_spent))
         return outcome
 
     def _policy(self, job: Job) -> RetryPolicy:
         try:
             return self._registry.get(job.task).retry
         except UnknownTask:
-            return RetryPolicy()
+            return ONCE
 
     async def _save(self) -> None:
         if not self._unsaved:
@@ -191,15 +200,15 @@ class Dispatcher:
     async def _release(self) -> None:
         if not self._unreleased:
             return
-        invocations, self._unreleased = self._unreleased, []
+        unspent, self._unreleased = self._unreleased, []
         try:
-            await self._store.release(invocations)
+            await self._store.release(unspent)
         except BaseException:
-            self._unreleased = invocations + self._unreleased
+            self._unreleased = unspent + self._unreleased
             raise
         self._work = True
         self._bell.set()
-        self._changed(invocation.job_id for invocation in invocations)
+        self._changed(each.job_id for each in unspent)
 
     async def _claim(self) -> None:
         limit = self._engine.free
@@ -233,6 +242,9 @@ class Dispatcher:
                 await self._store.add(wire.jobs_from_json(call.body))
             elif call.verb == "get":
                 answer = wire.job_to_dict(await self._store.get(wire.id_from_json(call.body)))
+            elif call.verb == "attempts":
+                records = await self._store.attempts(wire.id_from_json(call.body))
+                answer = [wire.attempt_to_list(record) for record in records]
             else:
                 answer = (await self._store.cancel(wire.id_from_json(call.body))).value
             call.reply(wire.answer(answer))
@@ -255,6 +267,17 @@ class Dispatcher:
             except StoreError as error:
                 log.warning("housekeeping put off: %s", error)
             await asyncio.sleep(REAP_EVERY)
+
+
+def _again(outcome: Outcome, delay: float) -> Outcome:
+    """The job runs once more, in `delay` seconds."""
+    return outcome.again(now_ms() + round(1000 * delay))
+
+
+def _not_again(outcome: Outcome, error: JobError, spent: str) -> Outcome:
+    """It does not, and its error says why."""
+    told = replace(error, message=f"{error.message} ({spent}; not run again)")
+    return outcome._replace(error=told)
 
 
 async def _all(*steps: Awaitable[None]) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ from .errors import ConfigurationError, KeyReused, NotRunning, WouldDeadlock
 from .functions import importable_name
 from .handle import JobHandle
 from .idempotency import IdempotencyKey
-from .model import Job, JobId, JobState
+from .model import AttemptRecord, Job, JobId, JobState
 from .operation import Operation
 from .portal import Portal
 from .protocols import Engine, Store
@@ -303,6 +303,12 @@ class Jobs:
         found = await self._here(lambda: self.store.cancel(job_id))
         self._operation.waiters.notify([job_id])
         return found
+
+    async def attempts(self, job_id: JobId) -> Sequence[AttemptRecord]:
+        """The attempts of a job that have ended, oldest first. Raises `JobNotFound`."""
+        if (lane := current.lane()) is not None:
+            return await lane.attempts(job_id)
+        return await self._here(lambda: self.store.attempts(job_id))
 
     async def ended(self, job_id: JobId, timeout: float | None) -> Job:
         """The job once it has ended. Raises `JobNotFound`, `ResultTimeout`, inside a job `WouldDeadlock`."""

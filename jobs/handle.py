@@ -1,11 +1,11 @@
 """What a submission gives back."""
 
 import json
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from .errors import JobFailed, JobRevoked
-from .model import ErrorKind, Job, JobError, JobId, JobState
+from .model import AttemptRecord, ErrorKind, Job, JobError, JobId, JobState
 
 if TYPE_CHECKING:
     from .registry import Task
@@ -21,6 +21,9 @@ class Client(Protocol):
 
     async def cancel(self, job_id: JobId) -> JobState:
         """Ask the job to stop; the state it was found in. Raises `JobNotFound`."""
+
+    async def attempts(self, job_id: JobId) -> Sequence[AttemptRecord]:
+        """The attempts that have ended, oldest first. Raises `JobNotFound`."""
 
     async def ended(self, job_id: JobId, timeout: float | None) -> Job:
         """The job once it has ended. Raises `ResultTimeout`, `WouldDeadlock`."""
@@ -78,6 +81,11 @@ class JobHandle(Generic[R]):
         Returns the state it was found in; an ended job stays as it is."""
         await self
         return await self._client.cancel(self.job.id)
+
+    async def attempts(self) -> Sequence[AttemptRecord]:
+        """The attempts that have ended, oldest first: how, why, where, when. Raises `JobNotFound`."""
+        await self
+        return await self._client.attempts(self.job.id)
 
     async def result(self, timeout: float | None = None) -> R:
         """What the task returned, once it has; its type follows the task's return annotation.

@@ -1,14 +1,14 @@
 """How a job submits, asks for and cancels jobs: through its lane, as a child never opens the store."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from . import wire
 from .channel import Channel
 from .errors import WouldDeadlock
 from .handle import JobHandle
-from .model import Job, JobId, JobState
+from .model import AttemptRecord, Job, JobId, JobState
 from .registry import Task
 from .runner import Runner, original
 from .sealing import Sealer
@@ -66,11 +66,15 @@ class LaneSubmitter:
         """Ask the job to stop; the state it was found in. Raises `JobNotFound`."""
         return JobState(await self._ask("cancel", job_id))
 
+    async def attempts(self, job_id: JobId) -> Sequence[AttemptRecord]:
+        """The attempts that have ended, oldest first. Raises `JobNotFound`."""
+        return [wire.attempt_from_list(each) for each in await self._ask("attempts", job_id)]
+
     async def ended(self, job_id: JobId, timeout: float | None) -> Job:
         """Raises `WouldDeadlock`."""
         raise WouldDeadlock(job_id)
 
-    async def _ask(self, verb: Literal["get", "cancel"], job_id: JobId) -> Any:
+    async def _ask(self, verb: Literal["get", "cancel", "attempts"], job_id: JobId) -> Any:
         reply = await asyncio.wrap_future(self._channel.call(verb, wire.id_to_json(job_id)))
         return wire.open_reply(reply)
 

@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from enum import Flag, StrEnum, auto
 from typing import Literal, Protocol
 
-from .model import Claim, Invocation, Job, JobId, JobPage, JobQuery, JobState, Outcome
+from .model import (
+    AttemptRecord,
+    Claim,
+    Invocation,
+    Job,
+    JobId,
+    JobPage,
+    JobQuery,
+    JobState,
+    Outcome,
+)
 
 
 class Wake(Flag):
@@ -45,6 +55,13 @@ class Store(AbstractAsyncContextManager["Store"], Protocol):
     async def get(self, job_id: JobId) -> Job:
         """The whole job, without its sealed context. Raises `JobNotFound`."""
 
+    async def attempts(self, job_id: JobId) -> Sequence[AttemptRecord]:
+        """The attempts that have ended, oldest first; they go with their job. Raises `JobNotFound`."""
+
+    async def log(self, job_id: JobId, attempt: int | None = None) -> bytes:
+        """What the attempts that have ended wrote, oldest first, as UTF-8; only that number's, if given.
+        Raises `JobNotFound`."""
+
     async def find(self, query: JobQuery) -> JobPage:
         """A page of jobs, newest first."""
 
@@ -61,11 +78,13 @@ class Store(AbstractAsyncContextManager["Store"], Protocol):
         An outcome counts only if the job is STARTED, claimed by this process, and on that attempt (the
         fence); the ids of those that counted are returned. PENDING with `run_at` puts the job back.
         A `crash` or `lost` error raises that count. A job that was to be put back but has been asked
-        to stop becomes REVOKED."""
+        to stop becomes REVOKED. Every outcome that counted is kept as an attempt: SUCCESS, or what kind
+        its error is of."""
 
-    async def release(self, invocations: Sequence[Invocation]) -> None:
-        """Give back claimed jobs that never began: PENDING again, the attempt not spent. One that has been
-        asked to stop becomes REVOKED."""
+    async def release(self, unspent: Sequence[Invocation | Outcome]) -> None:
+        """Give back claimed jobs: PENDING again, the attempt not spent. One that has been asked to stop
+        becomes REVOKED. An `Invocation` never began; an `Outcome` says how an attempt was stopped by a
+        shutdown, which is kept (`shutdown`)."""
 
     async def cancel(self, job_id: JobId) -> JobState:
         """Ask a job to stop; returns the state it was found in. PENDING becomes REVOKED at once; STARTED is
@@ -76,7 +95,8 @@ class Store(AbstractAsyncContextManager["Store"], Protocol):
 
     async def reap(self) -> set[JobId]:
         """Put back the jobs of claimants that are dead (kind `lost`), or fail those lost too often, and
-        revoke pending jobs that have expired. Returns the ids of the jobs that thereby ended."""
+        revoke pending jobs that have expired. Returns the ids of the jobs that thereby ended. A lost
+        attempt is kept as such."""
 
     async def prune(self, ended_before: int, limit: int = 1000) -> int:
         """Delete up to `limit` jobs that ended before then (ms); returns how many."""
@@ -117,7 +137,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """Invocations the engine took and gives back unspent: they never began, or a shutdown stopped them."""
+    """Invocations the engine took and gives back: they never began."""
 
     invocations: Sequence[Invocation]
 
@@ -125,10 +145,10 @@ class Withdrawn:
 @dataclass(frozen=True, slots=True)
 class Call:
     """A running job asks something of the service: to add jobs (a JSON array of `wire` jobs), or to
-    get or cancel one (its id, a JSON string). `reply` takes the JSON answer `{"ok": …}` or
-    `{"error": [type, message]}`, once."""
+    get or cancel one, or which attempts it has had (its id, a JSON string). `reply` takes the JSON
+    answer `{"ok": …}` or `{"error": [type, message]}`, once."""
 
-    verb: Literal["add", "get", "cancel"]
+    verb: Literal["add", "get", "cancel", "attempts"]
     body: bytes
     reply: Callable[[bytes], None]
 
@@ -139,7 +159,8 @@ Event = Started | Outcome | Progress | Withdrawn | Call
 class Engine(AbstractAsyncContextManager["Engine"], Protocol):
     """Runs invocations. Failure is a value: no method raises for what a job does.
 
-    Every invocation taken by `start` comes back exactly once, as an `Outcome` or in a `Withdrawn`.
+    Every invocation taken by `start` comes back exactly once: as an `Outcome` if it began, PENDING where
+    a shutdown stopped it, else in a `Withdrawn`.
     Leaving the context withdraws what has not begun, interrupts what has (soft, grace, kill), and
     ends `events()` after the last of them; no process of a job is left.
     """
@@ -153,7 +174,7 @@ class Engine(AbstractAsyncContextManager["Engine"], Protocol):
 
     def interrupt(self, job_id: JobId, why: Interrupt) -> None:
         """Ask a running attempt to stop: softly, then, after the grace, by force. Its outcome follows:
-        REVOKED (`cancelled`), FAILURE (`timeout`), or for SHUTDOWN a `Withdrawn`. One that has not begun is
+        REVOKED (`cancelled`), FAILURE (`timeout`), or PENDING for SHUTDOWN. One that has not begun is
         withdrawn; an unknown id is ignored."""
 
     def events(self) -> AsyncIterator[Sequence[Event]]:

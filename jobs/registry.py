@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from . import current
 from .errors import ConfigurationError, DuplicateTask, InvalidArguments, UnknownTask
 from .functions import module_name, place, refuse_unimportable, same_function
-from .retry import RetryPolicy
+from .retry import ONCE, RetryPolicy
 from .signature import Signature
 from .submission import NO_OPTIONS, Options
 
@@ -66,13 +66,20 @@ class Task(Generic[P, R]):
             )
         if isinstance(carry, str):
             raise ConfigurationError(f"task {fn.__qualname__}: carry is a list of names")
+        given: dict[str, Any] = {"queue": queue, "priority": priority, "timeout": timeout}
         try:
             if retry is None:
-                retry = RetryPolicy(max_attempts=1 if max_attempts is None else max_attempts)
-            Options(
-                queue=queue, priority=priority, timeout=timeout, max_attempts=retry.max_attempts
-            )
-        except (InvalidArguments, ValueError) as error:
+                retry = ONCE if max_attempts is None else RetryPolicy(max_attempts)
+            if not isinstance(retry, RetryPolicy):
+                raise ValueError(f"retry={retry!r} must be a RetryPolicy")
+            retry.check()
+            Options(**given)
+        except InvalidArguments as error:
+            name, wrong = error.problems[0].pointer[1:], error.problems[0].detail
+            raise ConfigurationError(
+                f"task {fn.__qualname__}: {name}={given[name]!r} {wrong}"
+            ) from None
+        except ValueError as error:
             raise ConfigurationError(f"task {fn.__qualname__}: {error}") from None
         functools.update_wrapper(self, fn)
         self.fn = fn

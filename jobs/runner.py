@@ -150,6 +150,7 @@ class Runner:
     def _prepare(self, attempt: Attempt) -> None:
         invocation = attempt.invocation
         attempt.task = self._registry.get(invocation.task)
+        attempt.policy = attempt.task.retry
         if invocation.context is None:
             return
         attempt.kind = ErrorKind.BAD_CONTEXT

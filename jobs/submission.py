@@ -50,8 +50,11 @@ class Options:
             raise InvalidArguments(problems)
 
 
-def _seconds(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+def seconds(value: Any) -> str:
+    """What is wrong with a number of seconds; empty if nothing is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "must be a number of seconds"
+    if isinstance(value, float) and not math.isfinite(value):
         return "must be a number of seconds"
     if not 0 <= value <= MAX_SECONDS:
         return f"must be from 0 to {MAX_SECONDS:.0f} seconds"
@@ -75,16 +78,19 @@ def _whole(low: int, high: int) -> Any:
     return check
 
 
+whole_attempts = _whole(1, MAX_ATTEMPTS)
+"""What is wrong with a number of attempts; empty if nothing is."""
+
 _CHECKS = {
     "queue": lambda value: (
         "" if isinstance(value, str) and _queue.fullmatch(value) else f"must match {QUEUE_PATTERN}"
     ),
     "priority": _whole(-MAX_PRIORITY, MAX_PRIORITY),
-    "countdown": _seconds,
+    "countdown": seconds,
     "eta": _moment,
-    "expires": lambda value: _moment(value) if isinstance(value, datetime) else _seconds(value),
-    "timeout": lambda value: _seconds(value) or ("" if value > 0 else "must be more than 0"),
-    "max_attempts": _whole(1, MAX_ATTEMPTS),
+    "expires": lambda value: _moment(value) if isinstance(value, datetime) else seconds(value),
+    "timeout": lambda value: seconds(value) or ("" if value > 0 else "must be more than 0"),
+    "max_attempts": whole_attempts,
 }
 
 NO_OPTIONS = Options()

@@ -12,12 +12,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from . import errors
-from .model import ErrorKind, Invocation, Job, JobError, JobId, JobState
+from .model import (
+    AttemptEnd,
+    AttemptRecord,
+    ErrorKind,
+    Invocation,
+    Job,
+    JobError,
+    JobId,
+    JobState,
+)
 
 # From the child. Payloads: STARTED and the endings begin with a time.
 STARTED: Final = 1  #: `WHEN`
 SUCCESS: Final = 2  #: `ENDED`, then the result's JSON
-FAILURE: Final = 3  #: `ENDED`, then the error's JSON
+FAILURE: Final = 3  #: `ENDED`, then the JSON of the error and of whether it is tried again
 STOPPED: Final = 4  #: `ENDED`: stopped by a shutdown, to be given back
 DROPPED: Final = 5  #: JSON list of the serials that will not run
 CALL: Final = 6  #: JSON of the verb's name, a line feed, the body; the serial is the call's own
@@ -129,14 +138,33 @@ def unpack_batch(data: bytes) -> list[tuple[int, Invocation]]:
     return batch
 
 
+def failure_to_json(error: JobError, final: bool, again_in: float | None) -> bytes:
+    """An error, and what the child makes of it: see `Outcome.final` and `Outcome.again_in`."""
+    return json.dumps([_error_to_list(error), final, again_in]).encode()
+
+
+def failure_from_json(text: bytes) -> tuple[JobError, bool, float | None]:
+    """What `failure_to_json` wrote."""
+    error, final, again_in = json.loads(text)
+    return _error_from_list(error), final, again_in
+
+
 def error_to_json(error: JobError) -> bytes:
     """An error as JSON."""
-    return json.dumps([error.kind, error.type, error.message, error.traceback]).encode()
+    return json.dumps(_error_to_list(error)).encode()
 
 
 def error_from_json(text: bytes) -> JobError:
     """What `error_to_json` wrote."""
-    kind, name, message, traceback = json.loads(text)
+    return _error_from_list(json.loads(text))
+
+
+def _error_to_list(error: JobError) -> list[str | None]:
+    return [error.kind, error.type, error.message, error.traceback]
+
+
+def _error_from_list(values: Sequence[Any]) -> JobError:
+    kind, name, message, traceback = values
     return JobError(ErrorKind(kind), name, message, traceback)
 
 
@@ -172,6 +200,20 @@ def job_from_dict(values: Mapping[str, Any]) -> Job:
     if "error" in made:
         made["error"] = error_from_json(made["error"].encode())
     return Job(**made)
+
+
+def attempt_to_list(attempt: AttemptRecord) -> list[Any]:
+    """An attempt as JSON values."""
+    number, end, error, *rest = attempt
+    return [number, end, None if error is None else _error_to_list(error), *rest]
+
+
+def attempt_from_list(values: Sequence[Any]) -> AttemptRecord:
+    """What `attempt_to_list` wrote."""
+    number, end, error, *rest = values
+    return AttemptRecord._make(
+        (number, AttemptEnd(end), None if error is None else _error_from_list(error), *rest)
+    )
 
 
 def id_to_json(job_id: JobId) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 from jobs.child import Boot
 from jobs.engines.inline import InlineEngine
 from jobs.engines.lanes import LaneEngine
-from jobs.model import Invocation, Outcome, new_job_id
+from jobs.model import Invocation, JobId, JobState, Outcome, new_job_id
 from jobs.protocols import Call, Engine, Event, Interrupt, Started, Withdrawn
 from jobs.registry import default_registry
 from jobs.runner import Runner
@@ -87,7 +87,14 @@ class Play:
 
     @property
     def outcomes(self) -> list[Outcome]:
-        return [event for event in self.events if isinstance(event, Outcome)]
+        return [e for e in self.events if isinstance(e, Outcome) and e.state.ended]
+
+    @property
+    def stopped(self) -> list[JobId]:
+        """The jobs whose attempt a shutdown stopped."""
+        return [
+            e.job_id for e in self.events if isinstance(e, Outcome) and e.state is JobState.PENDING
+        ]
 
     @property
     def given_back(self) -> list[Invocation]:

@@ -37,11 +37,9 @@ def new_jobs(count: int, **fields: Any) -> list[Job]:
 
 def ended(job: Job, state: JobState = JobState.SUCCESS, **fields: Any) -> Outcome:
     """How the attempt that claiming `job` began has ended."""
-    defaults: dict[str, Any] = {}
+    defaults: dict[str, Any] = {"error": failure()}
     if state is JobState.SUCCESS:
         defaults = {"result": '"done"'}
-    elif state is not JobState.PENDING:
-        defaults = {"error": failure()}
     return Outcome(job.id, job.attempt, state, **defaults | fields)
 
 
@@ -115,6 +113,12 @@ class SQLiteBackend:
                 "SELECT context FROM payloads JOIN jobs USING (seq) WHERE id = ?", (job_id,)
             ).fetchone()
         return context
+
+    def rows(self, table: str) -> int:
+        """How many rows a table has."""
+        with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as connection:
+            (count,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+        return count
 
     async def close(self) -> None:
         """Close every store."""

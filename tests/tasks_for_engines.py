@@ -1,18 +1,21 @@
 """Tasks for the engines' tests. Those that write a file say there how far they came."""
 
 import asyncio
+import contextlib
 import contextvars
 import ctypes
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from datetime import date
+from concurrent.futures import ThreadPoolExecutor, wait
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from jobs import current_job, task
+from jobs import Reject, Retry, RetryPolicy, current_job, task
 
 spilled: contextvars.ContextVar[str] = contextvars.ContextVar("spilled", default="clean")
 
@@ -105,6 +108,44 @@ async def raises_async(kind: str) -> None:
     }[kind]
 
 
+RAISED = {
+    "ValueError": ValueError,
+    "KeyError": KeyError,
+    "TimeoutError": TimeoutError,
+    "SystemExit": SystemExit,
+    "Retry": Retry,
+    "Reject": Reject,
+}
+
+
+@task(retry=RetryPolicy(3, on=LookupError, never=(IndexError,)))
+def fails_as(kind: str) -> None:
+    raise RAISED.get(kind, IndexError)("no")
+
+
+@task(retry=RetryPolicy(3))
+async def fails_as_async(kind: str) -> None:
+    raise RAISED[kind]("no")
+
+
+@task(retry=RetryPolicy(base=4.0))
+def asks_again(countdown: float | None = None, eta: datetime | None = None) -> None:
+    raise Retry("the tide is out", countdown=countdown, eta=eta)
+
+
+@task
+def asks_again_of_current_job(countdown: float) -> None:
+    try:
+        raise LookupError("no boat")
+    except LookupError:
+        current_job.retry(countdown=countdown)
+
+
+@task
+def gives_up() -> None:
+    raise Reject("wrong harbour")
+
+
 class Unspeakable(Exception):
     def __str__(self) -> str:
         raise RuntimeError("not even a message")
@@ -192,6 +233,55 @@ def answers_an_interrupt(file: str) -> str:
 @task
 def holds_the_gil(seconds: int) -> None:
     ctypes.PyDLL(None).sleep(seconds)
+
+
+@task
+def asks_whether_to_stop(file: str) -> str:
+    """Whether it is to stop: at first, and when it has been interrupted, here and in a thread."""
+    before = current_job.cancelled()
+    Path(file).write_text("began")
+    try:
+        time.sleep(30)
+    except BaseException:
+        seen: list[bool] = []
+        context = contextvars.copy_context()
+        asking = lambda: seen.append(current_job.cancelled())  # noqa: E731
+        thread = threading.Thread(target=context.run, args=(asking,))
+        thread.start()
+        thread.join()
+        return f"{before} {current_job.cancelled()} {seen}"
+    return "slept"
+
+
+@task
+async def asks_whether_to_stop_async(file: str) -> str:
+    before = current_job.cancelled()
+    Path(file).write_text("began")
+    try:
+        await asyncio.sleep(30)
+    except asyncio.CancelledError:
+        return (
+            f"{before} {current_job.cancelled()} [{await asyncio.to_thread(current_job.cancelled)}]"
+        )
+    return "slept"
+
+
+@task
+def stops_when_asked(file: str) -> None:
+    """A thread does the work, and looks up now and then; nothing can interrupt it."""
+
+    def work() -> None:
+        Path(file).write_text("began")
+        while not current_job.cancelled():
+            time.sleep(0.005)
+        raise RuntimeError("as asked")
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(contextvars.copy_context().run, work)
+        while not future.done():
+            with contextlib.suppress(BaseException):
+                wait([future])
+        future.result()
 
 
 # --- what kills its process, or leaves something behind

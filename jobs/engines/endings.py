@@ -6,31 +6,30 @@ from jobs import wire
 from jobs.child import LOST
 from jobs.failures import interrupted
 from jobs.model import ErrorKind, JobError, JobState, Outcome, now_ms
-from jobs.protocols import Interrupt, Withdrawn
+from jobs.protocols import Interrupt
 
 from .flights import Flight
 
 
-def told(flight: Flight, kind: int, payload: bytes) -> tuple[Outcome | Withdrawn, float]:
+def told(flight: Flight, kind: int, payload: bytes) -> tuple[Outcome, float]:
     """By the child's last frame about it; and how many seconds the run took."""
     finished_at, took = wire.ENDED.unpack_from(payload)
     rest = payload[wire.ENDED.size :]
     if kind == wire.STOPPED:
-        return Withdrawn((flight.invocation,)), took
+        return _outcome(flight, JobState.PENDING, finished_at), took
     if kind == wire.SUCCESS:
         return _outcome(flight, JobState.SUCCESS, finished_at, result=rest.decode()), took
-    error = wire.error_from_json(rest)
+    error, final, again_in = wire.failure_from_json(rest)
     state = JobState.REVOKED if error.kind is ErrorKind.CANCELLED else JobState.FAILURE
-    return _outcome(flight, state, finished_at, error=error), took
+    ended = _outcome(flight, state, finished_at, error=error)
+    return ended._replace(final=final, again_in=again_in), took
 
 
-def died_with(
-    flight: Flight, code: int | None, *, killed: bool, because: str
-) -> Outcome | Withdrawn:
+def died_with(flight: Flight, code: int | None, *, killed: bool, because: str) -> Outcome:
     """By the death of its child: with that exit code, and `killed` by us, if not for the job's own sake
     then `because` of something else."""
     if flight.why is Interrupt.SHUTDOWN:
-        return Withdrawn((flight.invocation,))
+        return _outcome(flight, JobState.PENDING, now_ms())
     if flight.why is not None:
         state = JobState.REVOKED if flight.why is Interrupt.CANCEL else JobState.FAILURE
         error = interrupted(flight.why, flight.invocation, killed=True)

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Self
 
-from jobs.model import Invocation, JobId, JobState
-from jobs.protocols import Event, Interrupt, Started, Withdrawn
+from jobs.model import Invocation, JobId, JobState, Outcome
+from jobs.protocols import Event, Interrupt, Started
 from jobs.runner import Runner
 
 _STOP_GRACE = 1.0  #: seconds that cancelled jobs have at shutdown
@@ -50,7 +50,7 @@ class InlineEngine:
         finally:
             for invocation, task in self._running.values():
                 task.cancel()
-                self._report(Withdrawn((invocation,)))
+                self._report(Outcome(invocation.job_id, invocation.attempt, JobState.PENDING))
             self._running.clear()
             self._closed = True
             self._bell.set()
@@ -96,8 +96,7 @@ class InlineEngine:
             if timer is not None:
                 timer.cancel()
         del self._running[invocation.job_id]
-        stopped = outcome.state is JobState.PENDING
-        self._report(Withdrawn((invocation,)) if stopped else outcome)
+        self._report(outcome)
 
     def _report(self, event: Event) -> None:
         self._events.append(event)

@@ -2,13 +2,14 @@
 
 import json
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from jobs.errors import JobNotFound
-from jobs.model import Job, JobId, JobPage, JobQuery, JobState
+from jobs.model import AttemptRecord, Job, JobId, JobPage, JobQuery, JobState
 
+from .attempts import to_record
 from .connection import Connection
 from .faults import translated
 from .queries import SQL
@@ -57,6 +58,20 @@ class Reads:
         if not rows:
             raise JobNotFound(job_id)
         return to_job(rows[0])
+
+    async def attempts(self, job_id: JobId) -> Sequence[AttemptRecord]:
+        """See `Store.attempts`."""
+        rows = await self._rows(self._lister, SQL["attempts"], {"id": job_id})
+        if not rows:
+            raise JobNotFound(job_id)
+        return [to_record(row) for row in rows if row[0] is not None]
+
+    async def log(self, job_id: JobId, attempt: int | None) -> bytes:
+        """See `Store.log`."""
+        rows = await self._rows(self._lister, SQL["log"], {"id": job_id, "number": attempt})
+        if not rows:
+            raise JobNotFound(job_id)
+        return b"".join(log for (log,) in rows if log is not None)
 
     async def states(self, job_ids: Collection[JobId]) -> dict[JobId, JobState]:
         """See `Store.states`."""

@@ -23,7 +23,8 @@ def error_to_text(error: JobError | None) -> str | None:
     )
 
 
-def _error(text: str | None) -> JobError | None:
+def error_from_text(text: str | None) -> JobError | None:
+    """What `error_to_text` wrote."""
     if text is None:
         return None
     stored = json.loads(text)
@@ -46,5 +47,5 @@ def to_job(row: Sequence[Any]) -> Job:
     """A job from a row whose columns are the fields of `Job`, in their order."""
     values = list(row)
     values[_STATE] = _STATES[values[_STATE]]
-    values[_ERROR] = _error(values[_ERROR])
+    values[_ERROR] = error_from_text(values[_ERROR])
     return Job._make(values)

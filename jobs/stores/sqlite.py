@@ -11,7 +11,17 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from jobs.errors import StoreError
-from jobs.model import Claim, Invocation, Job, JobId, JobPage, JobQuery, JobState, Outcome
+from jobs.model import (
+    AttemptRecord,
+    Claim,
+    Invocation,
+    Job,
+    JobId,
+    JobPage,
+    JobQuery,
+    JobState,
+    Outcome,
+)
 from jobs.protocols import Wake
 
 from . import migrate
@@ -155,9 +165,9 @@ class SQLiteStore:
         """See `Store.finish`."""
         return await self._parts.writer.submit(FINISH, outcomes)
 
-    async def release(self, invocations: Sequence[Invocation]) -> None:
+    async def release(self, unspent: Sequence[Invocation | Outcome]) -> None:
         """See `Store.release`."""
-        await self._parts.writer.submit(RELEASE, invocations)
+        await self._parts.writer.submit(RELEASE, unspent)
 
     async def cancel(self, job_id: JobId) -> JobState:
         """See `Store.cancel`. The state is the shown one: RETRY for a job that waits for its next attempt."""
@@ -196,6 +206,14 @@ class SQLiteStore:
     async def get(self, job_id: JobId) -> Job:
         """See `Store.get`."""
         return await self._parts.reads.get(job_id)
+
+    async def attempts(self, job_id: JobId) -> Sequence[AttemptRecord]:
+        """See `Store.attempts`."""
+        return await self._parts.reads.attempts(job_id)
+
+    async def log(self, job_id: JobId, attempt: int | None = None) -> bytes:
+        """See `Store.log`."""
+        return await self._parts.reads.log(job_id, attempt)
 
     async def states(self, job_ids: Collection[JobId]) -> dict[JobId, JobState]:
         """See `Store.states`."""

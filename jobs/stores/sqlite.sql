@@ -74,8 +74,20 @@ RETURNING seq, id, attempt, state
 -- What an attempt left; the request's context goes when the job has ended.
 UPDATE payloads SET context = iif(?, NULL, context), result = ?, error = ? WHERE seq = ?
 
+-- add_success --
+-- An attempt that wrote nothing; each value that is not bound counts.
+INSERT INTO attempts (outcome, job, number, worker, pid, started_at, finished_at, max_rss, cpu)
+VALUES ('success', ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- add_attempt --
+-- Any other.
+INSERT INTO attempts (
+    job, number, worker, pid, started_at, finished_at, max_rss, cpu, outcome, error, signal, log
+)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
 -- release --
--- Attempts that never began are not spent.
+-- Attempts that never began, or that a shutdown stopped, are not spent.
 WITH given AS MATERIALIZED (
     SELECT seq FROM json_each(:attempts) CROSS JOIN jobs ON jobs.id = value ->> 0
     WHERE attempt = value ->> 1 AND claimed_by = :claimant AND state = 'STARTED'
@@ -87,7 +99,7 @@ UPDATE jobs SET
     started_at = NULL,
     finished_at = iif(cancel_requested_at IS NULL, NULL, :now)
 WHERE seq IN (SELECT seq FROM given)
-RETURNING seq, state
+RETURNING seq, id, state
 
 -- found --
 -- How a job stands.
@@ -106,6 +118,12 @@ WHERE seq = :seq AND state = 'STARTED'
 -- claimants --
 -- Who holds jobs.
 SELECT DISTINCT claimed_by FROM jobs WHERE state = 'STARTED'
+
+-- lose --
+-- The attempts of dead claimants, which `reap` then takes from them.
+INSERT INTO attempts (job, number, outcome, error, worker, started_at, finished_at)
+SELECT seq, attempt, 'lost', :error, claimed_by, started_at, :now FROM jobs
+WHERE state = 'STARTED' AND claimed_by IN (SELECT value FROM json_each(:dead))
 
 -- reap --
 -- Jobs whose claimant is dead: once more, unless asked to stop or lost too often.
@@ -141,6 +159,10 @@ ORDER BY finished_at LIMIT :limit
 -- Of these jobs.
 DELETE FROM payloads WHERE seq IN (SELECT value FROM json_each(:seqs))
 
+-- forget_attempts --
+-- Of these jobs.
+DELETE FROM attempts WHERE job IN (SELECT value FROM json_each(:seqs))
+
 -- forget_jobs --
 -- These jobs.
 DELETE FROM jobs WHERE seq IN (SELECT value FROM json_each(:seqs))
@@ -154,6 +176,22 @@ SELECT
     owner, idempotency_key, fingerprint
 FROM jobs CROSS JOIN payloads ON payloads.seq = jobs.seq
 WHERE id = :id
+
+-- attempts --
+-- Of a job, oldest first; a row of nothing, if it has none.
+SELECT
+    number, outcome, error, worker, pid, attempts.started_at, attempts.finished_at,
+    max_rss, cpu, signal, length(log)
+FROM jobs LEFT JOIN attempts ON job = seq
+WHERE jobs.id = :id
+ORDER BY attempts.id
+
+-- log --
+-- What a job's attempts wrote, oldest first; a row of nothing, if nothing.
+SELECT log
+FROM jobs LEFT JOIN attempts ON job = seq AND log IS NOT NULL AND (:number IS NULL OR number = :number)
+WHERE jobs.id = :id
+ORDER BY attempts.id
 
 -- find --
 -- A page of jobs, newest first. `source` names the index that a rare state has.

@@ -10,7 +10,7 @@ from jobs.errors import JobNotFound
 from jobs.model import Claim, ErrorKind, Invocation, Job, JobError, JobId, JobState, Outcome
 from jobs.protocols import Wake
 
-from . import claimant
+from . import attempts, claimant
 from .queries import SQL
 from .rows import error_to_text, shown, to_job
 from .writer import Transaction, Verb
@@ -30,6 +30,7 @@ def _error(kind: ErrorKind, type_: str, message: str) -> str | None:
 _NOT_BEGUN = _error(ErrorKind.CANCELLED, "Cancelled", "cancelled before it began")
 _NOT_AGAIN = _error(ErrorKind.CANCELLED, "Cancelled", "cancelled; the attempt under way had failed")
 _EXPIRED = _error(ErrorKind.EXPIRED, "Expired", "not started before it expired")
+_GONE = _error(ErrorKind.LOST, "Lost", "the service that ran it died")
 _LOST = {
     "PENDING": _error(ErrorKind.LOST, "Lost", "the service that ran it died; it runs again"),
     "FAILURE": _error(ErrorKind.LOST, "Lost", f"the service that ran it died, {MAX_LOST} times"),
@@ -126,10 +127,13 @@ def _finish_one(transaction: Transaction, outcomes: Sequence[Outcome]) -> set[Jo
         },
     ).fetchall()
     left: list[_Left] = []
+    over: list[tuple[int, Outcome, str | None]] = []
     for seq, job_id, attempt, state in rows:
         outcome = by_attempt[job_id, attempt]
+        error = error_to_text(outcome.error)
+        over.append((seq, outcome, error))
         if state == outcome.state:
-            left.append((state in _ENDED, outcome.result, error_to_text(outcome.error), seq))
+            left.append((state in _ENDED, outcome.result, error, seq))
             transaction.size += _JOB_BYTES + len(outcome.result or "")
         else:
             left.append((True, None, _NOT_AGAIN, seq))
@@ -137,6 +141,7 @@ def _finish_one(transaction: Transaction, outcomes: Sequence[Outcome]) -> set[Jo
         if state == "PENDING":
             transaction.wake |= Wake.WORK
     _record(transaction, left)
+    attempts.keep(transaction, over)
     return {row[1] for row in rows}
 
 
@@ -147,20 +152,27 @@ def _counted(error: JobError | None) -> tuple[int, int]:
     return int(error.kind is ErrorKind.CRASH), int(error.kind is ErrorKind.LOST)
 
 
-def _release(transaction: Transaction, requests: Sequence[Sequence[Invocation]]) -> list[None]:
-    attempts = [(one.job_id, one.attempt) for request in requests for one in request]
+def _release(
+    transaction: Transaction, requests: Sequence[Sequence[Invocation | Outcome]]
+) -> list[None]:
+    given = [one for request in requests for one in request]
     rows = transaction.connection.execute(
         SQL["release"],
         {
-            "attempts": json.dumps(attempts),
+            "attempts": json.dumps([(one.job_id, one.attempt) for one in given]),
             "claimant": transaction.claimant,
             "now": transaction.now,
         },
     ).fetchall()
     revoked: list[_Left] = [
-        (True, None, _NOT_BEGUN, seq) for seq, state in rows if state == "REVOKED"
+        (True, None, _NOT_BEGUN, seq) for seq, _, state in rows if state == "REVOKED"
     ]
     _record(transaction, revoked)
+    stopped = {one.job_id: one for one in given if isinstance(one, Outcome)}
+    attempts.keep(
+        transaction,
+        ((seq, stopped[job_id], None) for seq, job_id, _ in rows if job_id in stopped),
+    )
     transaction.wake |= Wake.WORK | (Wake.ENDED if revoked else Wake(0))
     return [None] * len(requests)
 
@@ -198,9 +210,9 @@ def _reap(transaction: Transaction, folders: Sequence[Path]) -> list[Reaped]:
     holders = [name for (name,) in connection.execute(SQL["claimants"])]
     # Under the gate, as the making of a claimant is: none can be half made now.
     dead = claimant.dead(folders[0], holders, me=transaction.claimant)
-    lost = connection.execute(
-        SQL["reap"], {"dead": json.dumps(sorted(dead)), "max_lost": MAX_LOST, "now": now}
-    ).fetchall()
+    theirs = {"dead": json.dumps(sorted(dead)), "now": now}
+    connection.execute(SQL["lose"], {"error": _GONE, **theirs})
+    lost = connection.execute(SQL["reap"], {"max_lost": MAX_LOST, **theirs}).fetchall()
     expired = connection.execute(SQL["expire"], {"now": now, "limit": EXPIRED_AT_ONCE}).fetchall()
     _record(transaction, [(state in _ENDED, None, _LOST[state], seq) for seq, _, state in lost])
     _record(transaction, [(True, None, _EXPIRED, seq) for seq, _, _ in expired])
@@ -221,6 +233,7 @@ def _prune_one(transaction: Transaction, ended_before: int, limit: int) -> int:
     if rows:
         seqs = {"seqs": json.dumps([seq for (seq,) in rows])}
         connection.execute(SQL["forget_payloads"], seqs)
+        connection.execute(SQL["forget_attempts"], seqs)
         connection.execute(SQL["forget_jobs"], seqs)
     return len(rows)
 

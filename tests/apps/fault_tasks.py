@@ -5,8 +5,10 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
-from jobs import current_job, task
+from jobs import Reject, Retry, RetryPolicy, current_job, task
+from jobs.model import JobId
 
 
 def note(path: str, word: str) -> None:
@@ -29,6 +31,54 @@ def fails_before(path: str, attempt: int) -> int:
 
 
 @task
+def asks_again_before(path: str, attempt: int, countdown: float = 0) -> int:
+    note(path, "began")
+    if current_job.attempt < attempt:
+        raise Retry(f"not attempt {attempt}", countdown=countdown)
+    return current_job.attempt
+
+
+@task(max_attempts=5)
+def gives_up(path: str) -> None:
+    note(path, "began")
+    raise Reject("wrong harbour")
+
+
+@task(retry=RetryPolicy(3, on=OSError, never=PermissionError, base=0.01))
+def is_refused(path: str, kind: str) -> None:
+    note(path, "began")
+    raise {"OSError": OSError, "PermissionError": PermissionError, "ValueError": ValueError}[kind]
+
+
+@task(retry=RetryPolicy(2, base=0.01), timeout=0.2)
+def is_slow(path: str, stubborn: bool) -> None:
+    sleeps_on(path, stubborn)
+
+
+@task(retry=RetryPolicy(2, never=TimeoutError, base=0.01), timeout=0.2)
+def is_slow_once(path: str, stubborn: bool) -> None:
+    sleeps_on(path, stubborn)
+
+
+def sleeps_on(path: str, stubborn: bool) -> None:
+    note(path, "began")
+    while True:
+        try:
+            time.sleep(50)
+        except BaseException:
+            if not stubborn:
+                raise
+
+
+@task
+async def counts_attempts_of(job_id: str) -> list[str]:
+    """A job looks at the attempts of another."""
+    handle = await instant.delay(0)
+    handle.job = handle.job._replace(id=JobId(job_id))
+    return [f"{each.number} {each.outcome} {each.error}" for each in await handle.attempts()]
+
+
+@task
 def sleeps(path: str, seconds: float) -> str:
     note(path, "began")
     try:
@@ -46,6 +96,18 @@ async def sleeps_async(path: str, seconds: float) -> str:
     finally:
         note(path, "stopped")
     return "slept"
+
+
+@task
+def returns_what_is_no_json() -> Any:
+    return object()
+
+
+@task
+def rejects_plainly(reason: str) -> None:
+    if reason:
+        raise Reject(reason)
+    raise Retry
 
 
 @task

@@ -181,7 +181,108 @@ async def test_another_jobs_context_is_a_bad_context(play: Play) -> None:
     assert error.kind is ErrorKind.BAD_CONTEXT
 
 
+# --- whether it is tried again
+
+
+@pytest.mark.parametrize(
+    ("task", "kind", "final"),
+    [
+        ("fails_as", "KeyError", False),
+        ("fails_as", "IndexError", True),
+        ("fails_as", "ValueError", True),
+        ("fails_as", "TimeoutError", True),
+        ("fails_as", "SystemExit", True),
+        ("fails_as_async", "ValueError", False),
+        ("fails_as_async", "TimeoutError", False),
+        ("fails_as_async", "SystemExit", True),
+        ("fails_as_async", "Reject", True),
+        ("fails_as_async", "Retry", False),
+        ("fails_as", "Reject", True),
+        ("fails_as", "Retry", False),
+    ],
+)
+async def test_the_class_of_an_exception_decides_whether_it_is_tried_again(
+    play: Play, task: str, kind: str, final: bool
+) -> None:
+    outcome = await play.run(task, kind=kind)
+    assert outcome.state is JobState.FAILURE
+    assert outcome.error is not None
+    assert (outcome.error.kind, outcome.error.type) == (ErrorKind.EXCEPTION, kind)
+    assert outcome.final is final
+    assert (outcome.again_in is not None) is (kind == "Retry")
+
+
+async def test_a_job_says_when_it_is_to_run_again(play: Play) -> None:
+    outcome = await play.run("asks_again", countdown=7.5)
+    assert (outcome.state, outcome.final, outcome.again_in) == (JobState.FAILURE, False, 7.5)
+    assert outcome.error is not None
+    assert (outcome.error.type, outcome.error.message) == ("Retry", "the tide is out")
+    for moment, soonest, latest in (("2000-01-01T00:00:00Z", 0, 0), ("2100-01-01", 1e9, 1e10)):
+        again_in = (await play.run("asks_again", eta=moment[:10] + "T00:00:00+02:00")).again_in
+        assert again_in is not None
+        assert soonest <= again_in <= latest
+    delays = [(await play.run("asks_again")).again_in or 0 for _ in range(8)]
+    assert len(set(delays)) == 8
+    assert max(delays) <= 4
+
+
+async def test_current_job_retry_raises_within_what_went_wrong(play: Play) -> None:
+    outcome = await play.run("asks_again_of_current_job", countdown=3)
+    assert outcome.again_in == 3
+    assert outcome.error is not None
+    trace = outcome.error.traceback or ""
+    assert "LookupError: no boat" in trace
+    assert "jobs/current.py" not in trace
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"countdown": -1}, "/countdown: must be from 0"),
+        ({"eta": "2100-01-01T00:00:00"}, "/eta: must say its UTC offset"),
+        ({"countdown": 1, "eta": "2100-01-01T00:00:00Z"}, "either countdown or eta"),
+    ],
+)
+async def test_a_retry_at_no_possible_time_fails_and_says_so(
+    play: Play, asked: dict[str, Any], said: str
+) -> None:
+    outcome = await play.run("asks_again", **asked)
+    assert outcome.again_in is None
+    assert outcome.error is not None
+    assert said in outcome.error.message
+
+
 # --- stopping
+
+
+@pytest.mark.parametrize("why", ["cancel", "timeout"])
+async def test_an_async_job_can_ask_whether_it_is_to_stop(
+    play: Play, tmp_path: Path, why: str
+) -> None:
+    file = tmp_path / "file"
+    time = 0.3 if why == "timeout" else None
+    invocation = play.start("asks_whether_to_stop_async", time, file=str(file))
+    await says(file, "began")
+    if why == "cancel":
+        play.engine.interrupt(invocation.job_id, Interrupt.CANCEL)
+    outcome = await play.outcome(invocation)
+    assert (outcome.state, outcome.result) == (JobState.SUCCESS, '"False True [True]"')
+
+
+@pytest.mark.parametrize("why", ["cancel", "timeout"])
+async def test_a_job_that_looks_up_and_stops_as_asked_has_been_stopped(
+    play: Play, tmp_path: Path, why: str
+) -> None:
+    file = tmp_path / "file"
+    invocation = play.start("stops_when_asked", 0.2 if why == "timeout" else None, file=str(file))
+    await says(file, "began")
+    if why == "cancel":
+        play.engine.interrupt(invocation.job_id, Interrupt.CANCEL)
+    outcome = await play.outcome(invocation)
+    assert outcome.error is not None
+    assert outcome.error.kind == {"cancel": "cancelled"}.get(why, why)
+    assert outcome.error.traceback is not None
+    assert "RuntimeError: as asked" in outcome.error.traceback
 
 
 async def test_a_cancelled_async_job_cleans_up_and_is_revoked(play: Play, tmp_path: Path) -> None:
@@ -234,7 +335,8 @@ async def test_closing_gives_back_what_runs_and_ends_the_events(kind: str, tmp_p
         invocation = play.start("sleeps_async", seconds=30, file=str(file))
         await says(file, "began")
     assert play.over
-    assert play.given_back == [invocation]
+    assert play.stopped == [invocation.job_id]
+    assert not play.given_back
     assert not play.outcomes
     assert file.read_text() == "cleaned up"
 

@@ -12,11 +12,14 @@ import pytest
 from jobs.errors import JobNotFound, StoreError
 from jobs.model import (
     TRANSITIONS,
+    AttemptEnd,
+    AttemptRecord,
     ErrorKind,
     Job,
     JobId,
     JobQuery,
     JobState,
+    Usage,
     new_job_id,
     now_ms,
 )
@@ -149,7 +152,7 @@ async def test_many_tasks_add_at_the_same_time(store: Store) -> None:
 
 async def test_an_unknown_id_is_not_found(store: Store) -> None:
     unknown = new_job_id()
-    for look in (store.get, store.cancel):
+    for look in (store.get, store.cancel, store.attempts, store.log):
         with pytest.raises(JobNotFound) as caught:
             await look(unknown)
         assert caught.value.job_id == unknown
@@ -475,6 +478,177 @@ async def test_an_end_that_came_before_the_cancel_took_effect_stays_what_it_is(
     await store.cancel(job.id)
     await store.finish([ended(job, state)])
     assert (await store.get(job.id)).state is state
+
+
+# attempts, log
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "end"),
+    [
+        (JobState.SUCCESS, None, AttemptEnd.SUCCESS),
+        (JobState.FAILURE, ErrorKind.EXCEPTION, AttemptEnd.EXCEPTION),
+        (JobState.PENDING, ErrorKind.EXCEPTION, AttemptEnd.EXCEPTION),
+        (JobState.FAILURE, ErrorKind.TIMEOUT, AttemptEnd.TIMEOUT),
+        (JobState.PENDING, ErrorKind.TIMEOUT, AttemptEnd.TIMEOUT),
+        (JobState.FAILURE, ErrorKind.CRASH, AttemptEnd.CRASH),
+        (JobState.PENDING, ErrorKind.CRASH, AttemptEnd.CRASH),
+        (JobState.REVOKED, ErrorKind.CANCELLED, AttemptEnd.CANCELLED),
+        (JobState.FAILURE, ErrorKind.BAD_RESULT, AttemptEnd.BAD_RESULT),
+        (JobState.FAILURE, ErrorKind.BAD_CONTEXT, AttemptEnd.BAD_CONTEXT),
+    ],
+)
+async def test_an_attempt_that_has_ended_is_kept_whole(
+    store: Store, state: JobState, kind: ErrorKind | None, end: AttemptEnd
+) -> None:
+    job = await claimed_one(store)
+    assert await store.attempts(job.id) == []
+    error = None if kind is None else failure(kind, message="odd: \0 \ud800 🙂")
+    outcome = ended(
+        job,
+        state,
+        error=error,
+        started_at=123,
+        finished_at=456,
+        pid=77,
+        usage=Usage(max_rss=1_000_000, cpu=0.25),
+        signal=9,
+        log="words \ud800 and ü\n",
+    )
+    assert await store.finish([outcome]) == {job.id}
+    log = "words ? and ü\n".encode()
+    assert await store.attempts(job.id) == [
+        AttemptRecord(
+            1, end, error, store.claimant, 77, 123, 456, 1_000_000, 0.25, 9, log_bytes=len(log)
+        )
+    ]
+    assert await store.log(job.id) == log
+
+
+async def test_of_an_attempt_that_only_succeeded_the_rest_is_unknown(store: Store) -> None:
+    job = await claimed_one(store)
+    before = now_ms()
+    await store.finish([ended(job)])
+    (record,) = await store.attempts(job.id)
+    assert before <= record.finished_at <= now_ms()
+    assert record == AttemptRecord(
+        1, AttemptEnd.SUCCESS, None, store.claimant, *[None] * 2, record.finished_at, *[None] * 3, 0
+    )
+    assert await store.log(job.id) == b""
+
+
+async def test_attempts_are_told_oldest_first_with_the_log_of_each(store: Store) -> None:
+    job = await claimed_one(store)
+    for turn in range(3):
+        others = [await claimed_one(store) for _ in range(2)]
+        again = ended(job, JobState.FAILURE, log=f"{turn}\n", finished_at=9 - turn).again(now_ms())
+        await store.finish([ended(others[0], log="other"), again, ended(others[1])])
+        (job,) = (await store.claim(1)).jobs
+    await store.finish([ended(job)])
+    records = await store.attempts(job.id)
+    assert [record.number for record in records] == [1, 2, 3, 4]
+    assert [record.outcome for record in records] == [*[AttemptEnd.EXCEPTION] * 3, "success"]
+    assert await store.log(job.id) == b"0\n1\n2\n"
+    assert await store.log(job.id, 2) == b"1\n"
+    assert await store.log(job.id, 4) == await store.log(job.id, 9) == b""
+
+
+async def test_only_an_outcome_that_counts_is_kept_as_an_attempt(
+    backend: Backend, store: Store
+) -> None:
+    other = await backend.open()
+    job = await claimed_one(store)
+    await other.finish([ended(job)])
+    await other.release([ended(job, JobState.PENDING, error=None)])
+    await store.finish([ended(job._replace(attempt=2)), ended(new_job())])
+    assert await store.attempts(job.id) == []
+    await store.finish([ended(job), ended(job)])
+    await store.finish([ended(job, JobState.FAILURE)])
+    assert [record.outcome for record in await store.attempts(job.id)] == ["success"]
+
+
+async def test_an_attempt_that_failed_as_its_job_was_cancelled_says_how_it_failed(
+    store: Store,
+) -> None:
+    job = await claimed_one(store)
+    await store.cancel(job.id)
+    await store.finish([ended(job, JobState.FAILURE).again(now_ms())])
+    (record,) = await store.attempts(job.id)
+    assert (record.outcome, record.error) == (AttemptEnd.EXCEPTION, failure())
+    assert (await store.get(job.id)).state is JobState.REVOKED
+
+
+async def test_an_attempt_that_a_shutdown_stopped_is_kept_and_its_number_comes_again(
+    store: Store,
+) -> None:
+    job, waiting = new_jobs(2)
+    await store.add([job, waiting])
+    for turn in range(2):
+        began, not_begun = (await store.claim(2)).jobs
+        stopped = ended(began, JobState.PENDING, error=None, started_at=5, signal=9, log=f"{turn}")
+        await store.release([stopped, *invocations(not_begun)])
+        kept = await store.get(job.id)
+        assert (kept.state, kept.attempt, kept.error) == (JobState.PENDING, 0, None)
+    (began, _) = (await store.claim(2)).jobs
+    await store.finish([ended(began)])
+    records = await store.attempts(job.id)
+    assert [(record.number, record.outcome) for record in records] == [
+        (1, AttemptEnd.SHUTDOWN),
+        (1, AttemptEnd.SHUTDOWN),
+        (1, AttemptEnd.SUCCESS),
+    ]
+    first = records[0]
+    assert (first.error, first.worker, first.started_at, first.signal) == (
+        None,
+        store.claimant,
+        5,
+        9,
+    )
+    assert await store.log(job.id, 1) == b"01"
+    assert await store.attempts(waiting.id) == []
+
+
+async def test_a_lost_attempt_is_kept_in_the_name_of_the_dead(
+    backend: Backend, store: Store
+) -> None:
+    dead = await backend.open()
+    jobs = new_jobs(2)
+    await dead.add(jobs)
+    claimed = (await dead.claim(2)).jobs
+    await dead.cancel(jobs[1].id)
+    await backend.die(dead)
+    before = now_ms()
+    await store.reap()
+    assert await store.reap() == set()
+    for job in claimed:
+        (record,) = await store.attempts(job.id)
+        assert (record.number, record.outcome) == (1, AttemptEnd.LOST)
+        assert (record.worker, record.started_at) == (dead.claimant, job.started_at)
+        assert before <= record.finished_at <= now_ms()
+        assert record.error is not None
+        assert record.error.kind is ErrorKind.LOST
+
+
+async def test_a_job_that_was_revoked_before_it_began_has_no_attempt(store: Store) -> None:
+    cancelled, expired = new_job(), new_job(expires_at=now_ms() - 1)
+    await store.add([cancelled, expired])
+    await store.cancel(cancelled.id)
+    await store.reap()
+    for job in (cancelled, expired):
+        assert (await store.get(job.id)).state is JobState.REVOKED
+        assert await store.attempts(job.id) == []
+
+
+async def test_attempts_go_with_their_job(backend: Backend, store: Store) -> None:
+    old, late = await claimed_one(store), await claimed_one(store)
+    for job, at in ((old, 1000), (late, 2000)):
+        await store.finish([ended(job, finished_at=at, log="words")])
+    assert await store.prune(2000) == 1
+    for look in (store.attempts, store.log):
+        with pytest.raises(JobNotFound):
+            await look(old.id)
+    assert len(await store.attempts(late.id)) == 1
+    assert backend.rows("attempts") == 1
 
 
 # release

@@ -14,7 +14,7 @@ from tests.apps import fault_tasks as tasks
 
 @pytest.fixture
 async def jobs(tmp_path: Path) -> AsyncIterator[Jobs]:
-    async with Jobs(database=str(tmp_path / "jobs.db"), lanes=2, stop_grace=0.5, grace=5) as jobs:
+    async with Jobs(database=str(tmp_path / "jobs.db"), lanes=2, grace=5) as jobs:
         yield jobs
 
 

@@ -281,7 +281,7 @@ async def test_closing_kills_what_does_not_stop(tmp_path: Path) -> None:
         invocation = play.start("ignores_interrupts", file=str(file))
         await says(file, "began")
         pid = (await play.began(invocation)).pid
-    assert play.given_back == [invocation]
+    assert play.stopped == [invocation.job_id]
     assert not alive(pid)
 
 
@@ -309,7 +309,31 @@ async def test_a_second_cancellation_closes_at_once(tmp_path: Path) -> None:
         await server
     assert time.monotonic() - began < 2
     assert await gone(pid)
-    assert len(plays[0].given_back) == 1
+    assert len(plays[0].stopped) == 1
+
+
+@pytest.mark.parametrize("timeout", [None, 0.3])
+async def test_a_sync_job_can_ask_whether_it_is_to_stop(
+    play: Play, tmp_path: Path, timeout: float | None
+) -> None:
+    file = tmp_path / "file"
+    invocation = play.start("asks_whether_to_stop", timeout, file=str(file))
+    await says(file, "began")
+    if timeout is None:
+        play.engine.interrupt(invocation.job_id, Interrupt.CANCEL)
+    outcome = await play.outcome(invocation)
+    assert (outcome.state, outcome.result) == (JobState.SUCCESS, '"False True [True]"')
+
+
+@pytest.mark.parametrize("kind", ["lanes", "inline"])
+async def test_a_job_that_looks_up_stops_at_a_shutdown_too(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "file"
+    async with playing(kind) as play:
+        invocation = play.start("stops_when_asked", file=str(file))
+        await says(file, "began")
+        began = time.monotonic()
+    assert time.monotonic() - began < 2
+    assert play.stopped == [invocation.job_id]
 
 
 async def test_a_service_that_stood_still_does_not_time_its_jobs_out(play: Play) -> None:

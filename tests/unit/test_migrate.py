@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from jobs.errors import DatabaseUnusable, StoreBusy
+from jobs.model import JobState, Outcome, new_job_id
 from jobs.stores import migrate as module
 from jobs.stores.gate import Gate
 from jobs.stores.migrate import Migration, migrate, migrations
 from jobs.stores.place import APPLICATION_ID, Place
+from jobs.stores.sqlite import SQLiteStore
 
 
 @pytest.fixture
@@ -61,6 +63,37 @@ def test_only_what_is_missing_is_applied(path: Path, monkeypatch: pytest.MonkeyP
     assert migrate(path) == []
 
 
+async def test_a_database_of_the_first_version_is_migrated_and_keeps_its_jobs(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(module, "migrations", lambda: migrations()[:1])
+        assert migrate(path) == [1]
+    ended, waiting = new_job_id(), new_job_id()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(
+            "INSERT INTO jobs (seq, id, task, queue, priority, ready, max_attempts, created_at, state,"
+            " attempt, started_at, finished_at) VALUES (1, ?, 't', 'q', 0, 1, 1, 5, 'SUCCESS', 1, 6, 7)",
+            (ended,),
+        )
+        connection.execute(
+            "INSERT INTO jobs (seq, id, task, queue, priority, ready, max_attempts, created_at)"
+            " VALUES (2, ?, 't', 'q', 0, 1, 1, 5)",
+            (waiting,),
+        )
+        connection.execute("INSERT INTO payloads (seq, args, result) VALUES (1, '{}', '\"r\"')")
+        connection.execute("INSERT INTO payloads (seq, args) VALUES (2, '{\"a\": 1}')")
+    async with SQLiteStore(path, busy_timeout=5) as store:
+        assert ask(path, "PRAGMA user_version") == [(len(migrations()),)]
+        kept = await store.get(ended)
+        assert (kept.state, kept.result, kept.finished_at) == (JobState.SUCCESS, '"r"', 7)
+        assert await store.attempts(ended) == []  # it ended before they were kept
+        (claimed,) = (await store.claim(9)).jobs
+        assert (claimed.id, claimed.args) == (waiting, '{"a": 1}')
+        await store.finish([Outcome(waiting, 1, JobState.SUCCESS, "1")])
+        assert len(await store.attempts(waiting)) == 1
+
+
 def test_a_migration_that_fails_leaves_nothing_of_itself(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,8 +115,10 @@ def test_a_database_of_a_later_release_is_refused(
         with_migrations(later, next_migration("CREATE TABLE more (n);"))
         migrate(path)
     before = path.read_bytes(), sorted(path.parent.iterdir())
+    known = len(migrations())
     with pytest.raises(
-        DatabaseUnusable, match=r"schema version 2 and this release knows 1: upgrade"
+        DatabaseUnusable,
+        match=f"schema version {known + 1} and this release knows {known}: upgrade",
     ):
         migrate(path)
     assert (path.read_bytes(), sorted(path.parent.iterdir())) == before

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from jobs.model import JobState
-from jobs.stores import reads, writes
+from jobs.model import AttemptEnd, JobState
+from jobs.stores import attempts, reads, writes
 from jobs.stores.migrate import apply
 from jobs.stores.queries import SQL, load
 from jobs.stores.reads import LISTING, OWNED
@@ -60,7 +60,7 @@ def test_a_file_of_another_form_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_every_statement_is_used() -> None:
-    source = Path(writes.__file__).read_text() + Path(reads.__file__).read_text()
+    source = "".join(Path(each.__file__).read_text() for each in (writes, reads, attempts))
     assert {name for name in SQL if f'SQL["{name}"]' not in source} == set()
 
 
@@ -70,7 +70,7 @@ def test_no_statement_reads_all_jobs(database: sqlite3.Connection, name: str) ->
     values: Any = [None] * statement.count("?") or dict.fromkeys(re.findall(r":(\w+)", statement))
     plan = [row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
     for step in plan:
-        scanned = re.fullmatch(r"SCAN (jobs|payloads)(?: USING .*INDEX (\w+))?.*", step)
+        scanned = re.fullmatch(r"SCAN (jobs|payloads|attempts)(?: USING .*INDEX (\w+))?.*", step)
         assert scanned is None or scanned[2] in PARTIAL, plan
 
 
@@ -112,9 +112,12 @@ SUCCESS = PENDING | {"state": "SUCCESS", "attempt": 1, "finished_at": 1}
 REVOKED = PENDING | {"state": "REVOKED", "finished_at": 1}
 
 
-def insert(database: sqlite3.Connection, row: dict[str, Any]) -> None:
+ATTEMPT: dict[str, Any] = {"job": 1, "number": 1, "worker": "me", "finished_at": 1}
+
+
+def insert(database: sqlite3.Connection, row: dict[str, Any], table: str = "jobs") -> None:
     names, marks = ", ".join(row), ", ".join(f":{name}" for name in row)
-    database.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", row)
+    database.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", row)
 
 
 @pytest.mark.parametrize(
@@ -162,3 +165,33 @@ def test_a_possible_row_is_taken(database: sqlite3.Connection, row: dict[str, An
 def test_a_row_that_cannot_be_is_refused(database: sqlite3.Connection, row: dict[str, Any]) -> None:
     with pytest.raises(sqlite3.IntegrityError):
         insert(database, row)
+
+
+def test_each_end_of_an_attempt_is_a_possible_row_with_an_error_or_without(
+    database: sqlite3.Connection,
+) -> None:
+    for end in AttemptEnd:
+        good = end in (AttemptEnd.SUCCESS, AttemptEnd.SHUTDOWN)
+        row = ATTEMPT | {"outcome": end.value}
+        insert(database, row | {"error": None if good else "{}"}, "attempts")
+        with pytest.raises(sqlite3.IntegrityError):
+            insert(database, row | {"error": "{}" if good else None}, "attempts")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"outcome": "expired", "error": "{}"},
+        {"outcome": None},
+        {"number": 0},
+        {"worker": None},
+        {"finished_at": None},
+        {"pid": "one"},
+        {"log": "text"},
+    ],
+)
+def test_an_attempt_that_cannot_be_is_refused(
+    database: sqlite3.Connection, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(sqlite3.IntegrityError):
+        insert(database, ATTEMPT | {"outcome": "success"} | wrong, "attempts")

@@ -1,0 +1,54 @@
+"""Rows of attempts: from how an attempt ended, and back to what is shown of it."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from jobs.model import AttemptEnd, AttemptRecord, JobState, Outcome
+
+from .queries import SQL
+from .rows import error_from_text
+from .writer import Transaction
+
+_ENDS = {end.value: end for end in AttemptEnd}
+
+
+def keep(transaction: Transaction, ended: Iterable[tuple[int, Outcome, str | None]]) -> None:
+    """Keep attempts that have ended: of each its job's seq, its outcome, and the error of that as text."""
+    plain: list[tuple[Any, ...]] = []
+    others: list[tuple[Any, ...]] = []
+    worker, now = transaction.claimant, transaction.now
+    for seq, outcome, error in ended:
+        rss, cpu = outcome.usage or (None, None)
+        common = (
+            seq,
+            outcome.attempt,
+            worker,
+            outcome.pid,
+            outcome.started_at,
+            outcome.finished_at or now,
+            rss,
+            cpu,
+        )
+        if error is None and outcome.state is JobState.SUCCESS and not outcome.log:
+            plain.append(common)
+        else:
+            log = outcome.log.encode("utf-8", "replace") if outcome.log else None
+            others.append((*common, _end(outcome), error, outcome.signal, log))
+            transaction.size += len(error or "") + len(log or b"")
+    connection = transaction.connection
+    if plain:  # by far the most, and half the price
+        connection.executemany(SQL["add_success"], plain)
+    if others:
+        connection.executemany(SQL["add_attempt"], others)
+
+
+def _end(outcome: Outcome) -> str:
+    if outcome.error is not None:
+        return outcome.error.kind
+    return AttemptEnd.SUCCESS if outcome.state is JobState.SUCCESS else AttemptEnd.SHUTDOWN
+
+
+def to_record(values: Sequence[Any]) -> AttemptRecord:
+    """What is shown of a row whose columns are the fields of `AttemptRecord`, in their order."""
+    number, end, error, *rest, log_bytes = values
+    return AttemptRecord._make((number, _ENDS[end], error_from_text(error), *rest, log_bytes or 0))
