@@ -46,7 +46,9 @@ class Attempt:
     def current(self) -> CurrentJob:
         """What `current_job` is while it runs."""
         of = self.invocation
-        return CurrentJob(of.job_id, of.task, of.attempt, of.max_attempts, self.is_stopping)
+        return CurrentJob(
+            of.job_id, of.task, of.attempt, of.max_attempts, self.is_stopping, of.owner
+        )
 
     def is_stopping(self) -> bool:
         """Tell the job's code, in whatever thread, whether it is to stop."""

@@ -25,6 +25,7 @@ class CurrentJob:
     attempt: int
     max_attempts: int
     stopping: Callable[[], bool] = field(repr=False, compare=False)
+    owner: str | None = None  #: whose it is: the jobs that it submits are theirs too
 
     def cancelled(self) -> bool:
         """Whether the job has been asked to stop: by a cancel, its timeout or a shutdown.
@@ -72,6 +73,12 @@ in_child = False
 def job() -> CurrentJob | None:
     """The job the calling code runs in, if any."""
     return _job.get()
+
+
+def owner() -> str | None:
+    """Whose the job is that the calling code runs in; None outside a job, or for nobody's."""
+    running = _job.get()
+    return None if running is None else running.owner
 
 
 @contextmanager

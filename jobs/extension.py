@@ -19,6 +19,7 @@ from .errors import ConfigurationError, KeyReused, NotRunning, WouldDeadlock
 from .functions import importable_name
 from .handle import JobHandle
 from .idempotency import IdempotencyKey
+from .key_ring import KeyRing
 from .model import AttemptRecord, Job, JobId, JobState
 from .operation import Operation
 from .portal import Portal
@@ -68,6 +69,9 @@ class Jobs:
         self._portal: Portal | None = None
         self.stopping = asyncio.Event()
         """Set when the service is about to stop: who waits for something then waits no longer."""
+        self.exposed_at: str | None = None
+        """Set before the opening if other machines can reach the job API: the address. Opening then raises
+        `ConfigurationError` where anyone could use it."""
         if app is not None:
             self.init_app(app)
 
@@ -154,6 +158,9 @@ class Jobs:
         self._loop = asyncio.get_running_loop()
         self.stopping.clear()
         self.store: Store = await stack.enter_async_context(open_store(self.settings))
+        self.keys = KeyRing(self.store)
+        if self.exposed_at is not None:
+            await self._refuse_if_open_to_anyone(self.exposed_at)
         keys = self._keys()
         self.sealer = Sealer(keys)
         self._carried = self._carry | set(self.settings.carry)
@@ -162,6 +169,13 @@ class Jobs:
         await stack.enter_async_context(self._operation)
         current.opened(self)
         stack.callback(current.closed, self)
+
+    async def _refuse_if_open_to_anyone(self, address: str) -> None:
+        if self.settings.auth != "off" and await self.keys.is_empty():
+            raise ConfigurationError(
+                f"other machines can reach {address}, and there is no API key in {self.store.location}: make one"
+                " (quart-jobs keys create --name …), listen on 127.0.0.1, or let anyone run jobs (--auth off)"
+            )
 
     def _keys(self) -> list[str]:
         app_key = self.app.secret_key if self.app is not None else None
@@ -198,15 +212,17 @@ class Jobs:
 
     # --- submitting
 
-    def submit(self, task: Task[..., R], args: str, options: Options) -> JobHandle[R]:
-        """Keep a job of `task` with these arguments (its canonical JSON).
+    def submit(
+        self, task: Task[..., R], args: str, options: Options, *, owner: str | None = None
+    ) -> JobHandle[R]:
+        """Keep a job of `task` with these arguments (its canonical JSON), which is `owner`'s.
 
         In a coroutine the add begins at once and `await` of the handle ends with the commit; in a
         thread without a loop this returns after the commit. Raises `NotRunning`, `InvalidArguments`,
         `NotCarriable`, `StoreError`.
         """
         self._refuse_unless_open()
-        job = self._new_job(task, args, options)
+        job = self._new_job(task, args, options, owner=owner)
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -223,13 +239,13 @@ class Jobs:
     async def submit_once(
         self, task: Task[..., Any], args: str, options: Options, key: IdempotencyKey
     ) -> Job:
-        """Keep a job, or find the one that an earlier request with this key has made. Raises as `submit`
-        does, and `KeyReused` if that earlier request was another one.
+        """Keep a job of the key's owner, or find the one that an earlier request with this key has made.
+        Raises as `submit` does, and `KeyReused` if that earlier request was another one.
 
         The job's id is made of the key, so that the store itself lets no second job in; the key is
         remembered as long as the job is kept."""
         self._refuse_unless_open()
-        job = self._new_job(task, args, options, key)
+        job = self._new_job(task, args, options, key, owner=key.owner)
         if job.id in await self.store.add([job]):
             kept = await self.store.get(job.id)
             if kept.fingerprint != key.fingerprint:
@@ -243,6 +259,8 @@ class Jobs:
         args: str,
         options: Options,
         key: IdempotencyKey | None = None,
+        *,
+        owner: str | None = None,
     ) -> Job:
         check_size(args, self.settings.max_args_bytes)
         snapshot = described = None
@@ -253,7 +271,14 @@ class Jobs:
             taken = take(here, values)
             snapshot, described = taken.model_dump_json().encode(), origin(taken, here)
         return new_job(
-            task, args, options, snapshot=snapshot, origin=described, sealer=self.sealer, key=key
+            task,
+            args,
+            options,
+            snapshot=snapshot,
+            origin=described,
+            sealer=self.sealer,
+            key=key,
+            owner=current.owner() if owner is None else owner,
         )
 
     def apply(self, task: Task[..., R], args: str) -> JobHandle[R]:

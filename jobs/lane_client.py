@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from . import wire
+from . import current, wire
 from .channel import Channel
 from .errors import WouldDeadlock
 from .handle import JobHandle
@@ -81,7 +81,13 @@ class LaneSubmitter:
     def _new_job(self, task: Task[..., Any], args: str, options: Options) -> Job:
         check_size(args, self._max_args_bytes)
         return new_job(
-            task, args, options, snapshot=original.get(), origin=None, sealer=self._sealer
+            task,
+            args,
+            options,
+            snapshot=original.get(),
+            origin=None,
+            sealer=self._sealer,
+            owner=current.owner(),
         )
 
 

@@ -139,12 +139,20 @@ class Invocation(NamedTuple):
     context: bytes | None = None
     timeout: float | None = None
     max_attempts: int = 1
+    owner: str | None = None
 
     @classmethod
     def of(cls, job: Job) -> "Invocation":
         """The attempt that claiming `job` has begun."""
         return cls(
-            job.id, job.attempt, job.task, job.args, job.context, job.timeout, job.max_attempts
+            job.id,
+            job.attempt,
+            job.task,
+            job.args,
+            job.context,
+            job.timeout,
+            job.max_attempts,
+            job.owner,
         )
 
 

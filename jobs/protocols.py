@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Flag, StrEnum, auto
 from typing import Literal, Protocol
 
+from .keys import ApiKey
 from .model import (
     AttemptRecord,
     Claim,
@@ -100,6 +101,15 @@ class Store(AbstractAsyncContextManager["Store"], Protocol):
 
     async def prune(self, ended_before: int, limit: int = 1000) -> int:
         """Delete up to `limit` jobs that ended before then (ms); returns how many."""
+
+    async def add_key(self, key: ApiKey) -> None:
+        """Keep a new API key; it is durable on return."""
+
+    async def revoke_key(self, key_id: str) -> bool:
+        """Mark an API key as revoked now, if it is not already. False if none has this id."""
+
+    async def keys(self) -> Sequence[ApiKey]:
+        """Every API key there ever was, in the order they were made."""
 
     async def wait(self) -> Wake:
         """Return as soon as something may have changed since the last call: the process's one doorbell.

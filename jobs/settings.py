@@ -68,6 +68,11 @@ class Settings(BaseSettings):
         le=100,
         description="Attempts of one job that may kill their child before it fails.",
     )
+    auth: Literal["auto", "required", "off"] = Field(
+        "auto",
+        description="Who may use the job API. required: who has an API key. off: anyone."
+        " auto: anyone on this machine, until there is a key.",
+    )
     max_args_bytes: int = Field(
         262_144, ge=1, description="Largest arguments of one job, in bytes of JSON."
     )

@@ -1,7 +1,8 @@
 """A request as a value: what of it travels with a job.
 
 The body does not; neither does anything of a websocket. A client-sent `Remote-Addr` header is left
-out, because Quart has one of its own making, which is where the client's address is read from.
+out, because Quart has one of its own making, which is where the client's address is read from. An API
+key of ours does not travel either.
 """
 
 import inspect
@@ -16,6 +17,7 @@ from quart import Request
 
 from . import strict_json
 from .errors import InvalidJson, NotCarriable
+from .keys import holds_key
 
 _NO_ADDRESS = "<local>"  #: what Quart has where the server knows no client address
 _TRACEPARENT = re.compile(r"[\da-f]{2}-(?!0{32})([\da-f]{32})-[\da-f]{16}-[\da-f]{2}(?:-.*)?")
@@ -66,11 +68,17 @@ def take(request: Request, values: dict[str, JsonValue]) -> RequestSnapshot:
         root_path=request.root_path,
         path=request.path,
         query_string=request.query_string.decode("latin-1"),
-        headers=tuple(pair for pair in request.headers if pair[0].lower() != "remote-addr"),
+        headers=tuple(pair for pair in request.headers if not _stays_here(*pair)),
         client=_client(request),
         http_version=request.http_version,
         globals=values,
     )
+
+
+def _stays_here(name: str, value: str) -> bool:
+    """A key of this API opens what its task has no business with."""
+    lower = name.lower()
+    return lower == "remote-addr" or (lower == "authorization" and holds_key(value))
 
 
 def origin(snapshot: RequestSnapshot, request: Request) -> str:

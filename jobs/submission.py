@@ -116,6 +116,7 @@ def new_job(
     origin: str | None,
     sealer: "Sealer",
     key: IdempotencyKey | None = None,
+    owner: str | None = None,
 ) -> Job:
     """The job to keep. `args` is the task's canonical JSON, `snapshot` the request snapshot's JSON,
     sealed here for this job's id alone. With a `key` the id is made of that."""
@@ -133,6 +134,7 @@ def new_job(
             created_at=now,
             context=context,
             origin=origin,
+            owner=owner,
         )
     return Job(
         id=job_id,
@@ -147,6 +149,7 @@ def new_job(
         expires_at=_at(options.expires, now),
         context=context,
         origin=origin,
+        owner=owner,
         idempotency_key=None if key is None else key.text,
         fingerprint=None if key is None else key.fingerprint,
     )

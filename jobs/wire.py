@@ -112,6 +112,7 @@ def pack_batch(first: int, invocations: Sequence[Invocation]) -> bytes:
                 each.task,
                 each.timeout,
                 each.max_attempts,
+                each.owner,
                 len(args),
                 context,
             ]
@@ -125,14 +126,14 @@ def unpack_batch(data: bytes) -> list[tuple[int, Invocation]]:
     at = _LENGTH.size + _LENGTH.unpack_from(data)[0]
     serial, *rows = json.loads(data[_LENGTH.size : at])
     batch = []
-    for job_id, attempt, task, timeout, max_attempts, args_length, context_length in rows:
+    for job_id, attempt, task, timeout, max_attempts, owner, args_length, context_length in rows:
         args = data[at : at + args_length].decode()
         at += args_length
         context = None
         if context_length >= 0:
             context = data[at : at + context_length]
             at += context_length
-        invocation = Invocation(job_id, attempt, task, args, context, timeout, max_attempts)
+        invocation = Invocation(job_id, attempt, task, args, context, timeout, max_attempts, owner)
         batch.append((serial, invocation))
         serial += 1
     return batch

@@ -14,18 +14,25 @@ import click
 from quart import Quart
 
 from jobs import ConfigurationError, JobsError, __version__
+from jobs.keys import new_key
 from jobs.settings import Settings
 from jobs.shadowing import check_shadowing
 from jobs.stores import sqlite_path
 from jobs.stores.migrate import migrate as migrate_sqlite
 
-from . import server
+from . import key_commands, server
+from .api import takes_keys
 from .loading import load
 from .supervisor import Supervisor, WorkersFailed, report_ready
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 SECRET = {"secret_key", "secret_key_fallbacks"}  #: not flags: other users see a command line
+STORE = (
+    "database",
+    "busy_timeout",
+    "allow_network_filesystem",
+)  #: the settings that say where jobs are kept
 USAGE, RUNTIME = 2, 1  #: exit codes
 
 
@@ -112,6 +119,8 @@ def serve(
     else:
         listener = socket.socket(fileno=listen_fd)
     app, jobs = load(settings)
+    if takes_keys(app) and server.is_exposed(listener):
+        jobs.exposed_at = server.address_of(listener)
     greeting = greet(app, server.url_of(listener))
 
     def ready() -> None:
@@ -149,7 +158,7 @@ def worker(verbose: bool, **flags: Any) -> None:
 
 
 @main.command()
-@settings_flags("database", "busy_timeout", "allow_network_filesystem")
+@settings_flags(*STORE)
 def migrate(verbose: bool, **flags: Any) -> None:
     """Bring the database up to date, creating it if need be; `serve` does the same when it starts."""
     settings = settled(flags, verbose)
@@ -161,6 +170,57 @@ def migrate(verbose: bool, **flags: Any) -> None:
     )
     done = ", ".join(f"{number:04}" for number in applied)
     click.echo(f"{path}: {f'applied {done}' if applied else 'up to date, nothing applied'}")
+
+
+@main.group()
+def keys() -> None:
+    """Make, list and revoke the API keys of a database."""
+
+
+@keys.command("create")
+@click.option("--name", required=True, help="What it is for, or who has it.")
+@click.option(
+    "--owner", help="Whose jobs it submits and sees; default: the name. Several keys may share one."
+)
+@click.option(
+    "--scopes",
+    default="submit,read,cancel",
+    show_default=True,
+    help="Of submit, read, cancel, admin; admin is all of it, to everyone's jobs.",
+)
+@click.option("--expires", metavar="DURATION", help="Such as 90d, 12h or 30m; default: never.")
+@settings_flags(*STORE)
+def create_key(
+    name: str, owner: str | None, scopes: str, expires: str | None, verbose: bool, **flags: Any
+) -> None:
+    """Make a key. It is written to standard output, this once; only its hash is kept."""
+    wanted, lasts = key_commands.scopes(scopes), key_commands.seconds(expires)
+    key, text = new_key(name, owner=owner, scopes=wanted, lasts=lasts)
+    asyncio.run(key_commands.add(settled(flags, verbose), key))
+    click.echo(
+        f"key {key.id} of {key.owner!r} may {', '.join(sorted(key.scopes))};"
+        " keep what follows, it is not shown again:",
+        err=True,
+    )
+    click.echo(text)
+
+
+@keys.command("list")
+@settings_flags(*STORE)
+def list_keys(verbose: bool, **flags: Any) -> None:
+    """List all keys there ever were, without their secrets."""
+    known = asyncio.run(key_commands.known(settled(flags, verbose)))
+    for line in key_commands.table(known):
+        click.echo(line)
+
+
+@keys.command("revoke")
+@click.argument("key_id", metavar="ID")
+@settings_flags(*STORE)
+def revoke_key(key_id: str, verbose: bool, **flags: Any) -> None:
+    """End a key by its id. Running services refuse it within two seconds."""
+    asyncio.run(key_commands.revoke(settled(flags, verbose), key_id))
+    click.echo("revoked")
 
 
 def settled(flags: dict[str, Any], verbose: bool) -> Settings:

@@ -48,7 +48,8 @@ def pid() -> int:
 
 @task
 def who() -> list[Any]:
-    return [current_job.id, current_job.task, current_job.attempt, current_job.max_attempts]
+    job = current_job
+    return [job.id, job.task, job.attempt, job.max_attempts, job.owner]
 
 
 @task

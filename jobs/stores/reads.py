@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import JobNotFound
+from jobs.keys import ApiKey
 from jobs.model import AttemptRecord, Job, JobId, JobPage, JobQuery, JobState
 
 from .attempts import to_record
 from .connection import Connection
 from .faults import translated
+from .keys import to_key
 from .queries import SQL
 from .rows import shown, to_job
 
@@ -83,6 +85,10 @@ class Reads:
         """See `Store.cancel_requests`."""
         me = {"claimant": claimant}
         return {job_id for (job_id,) in await self._rows(self._reader, SQL["cancel_requests"], me)}
+
+    async def keys(self) -> Sequence[ApiKey]:
+        """See `Store.keys`."""
+        return [to_key(row) for row in await self._rows(self._reader, SQL["keys"], {})]
 
     async def find(self, query: JobQuery) -> JobPage:
         """See `Store.find`."""

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from jobs.errors import StoreError
+from jobs.keys import ApiKey
 from jobs.model import (
     AttemptRecord,
     Claim,
@@ -29,6 +30,7 @@ from .bell import Bell
 from .claimant import Claimant, forget, new_name
 from .connection import Connection, close_writer, connect_reader, to_the_end
 from .gate import Gate
+from .keys import ADD_KEY, REVOKE_KEY
 from .place import Place
 from .reads import Reads
 from .writer import Writer
@@ -187,6 +189,18 @@ class SQLiteStore:
     async def prune(self, ended_before: int, limit: int = 1000) -> int:
         """See `Store.prune`."""
         return await self._parts.writer.submit(PRUNE, (ended_before, limit))
+
+    async def add_key(self, key: ApiKey) -> None:
+        """See `Store.add_key`."""
+        await self._parts.writer.submit(ADD_KEY, key)
+
+    async def revoke_key(self, key_id: str) -> bool:
+        """See `Store.revoke_key`."""
+        return await self._parts.writer.submit(REVOKE_KEY, key_id)
+
+    async def keys(self) -> Sequence[ApiKey]:
+        """See `Store.keys`."""
+        return await self._parts.reads.keys()
 
     async def check(self) -> None:
         """See `Store.check`. Writes, and so finds out; after the disk has failed, the first check says so

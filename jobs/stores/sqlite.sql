@@ -224,3 +224,17 @@ SELECT id, state, attempt FROM jobs WHERE id IN (SELECT value FROM json_each(:id
 -- What a claimant has been asked to stop.
 SELECT id FROM jobs
 WHERE state = 'STARTED' AND claimed_by = :claimant AND cancel_requested_at IS NOT NULL
+
+-- add_key --
+-- A new API key.
+INSERT INTO api_keys (id, sha256, name, owner, scopes, created_at, expires_at, revoked_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+
+-- revoke_key --
+-- The first time counts.
+UPDATE api_keys SET revoked_at = coalesce(revoked_at, :now) WHERE id = :id
+
+-- keys --
+-- All API keys, in the order they were made.
+SELECT id, sha256, name, owner, scopes, created_at, expires_at, revoked_at
+FROM api_keys ORDER BY created_at, rowid

@@ -1,5 +1,16 @@
 """The job API over HTTP: `app.register_blueprint(blueprint)`, or `jobs_api(url_prefix="/api")`."""
 
-from .blueprint import answer_with_problems, blueprint, jobs_api
+from jobs.keys import Scope
 
-__all__ = ["answer_with_problems", "blueprint", "jobs_api"]
+from .blueprint import answer_with_problems, blueprint, jobs_api, takes_keys
+from .principal import Principal, key_principal
+
+__all__ = [
+    "Principal",
+    "Scope",
+    "answer_with_problems",
+    "blueprint",
+    "jobs_api",
+    "key_principal",
+    "takes_keys",
+]

@@ -10,6 +10,7 @@ from jobs.errors import JobsError
 from service import docs
 
 from . import description, health, jobs, tasks
+from .principal import Hook, for_callers
 from .problems import Refusal, from_error, from_http
 from .render import problem_response
 from .routes import Route, own, root
@@ -26,19 +27,30 @@ TABLE: tuple[Route, ...] = (
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 
 
-def jobs_api(name: str = "jobs_api", url_prefix: str | None = None) -> Blueprint:
+_TAKES_KEYS = "jobs_api_takes_keys"
+
+
+def jobs_api(
+    name: str = "jobs_api", url_prefix: str | None = None, *, principal: Hook | None = None
+) -> Blueprint:
     """The job API: submit, status, result, list, cancel, tasks, health, OpenAPI and its page.
 
     The app that registers it also has a `Jobs(app)`. Its errors are `application/problem+json`; the
     app's other routes are left as they are.
+
+    Args:
+        principal: says who sent a request, in place of API keys: a function, sync or async, that takes
+            the request and returns a `Principal`, or None for a 401. It may ask `key_principal`.
     """
     made = Blueprint(name, __name__, url_prefix=url_prefix)
+    if principal is None:
+        made.record(lambda setup: setup.app.extensions.update({_TAKES_KEYS: True}))
     by_path: dict[str, set[str]] = defaultdict(set)
     for route in TABLE:
         made.add_url_rule(
             route.path,
             route.name,
-            route.view,
+            for_callers(route, principal),
             methods=[route.method],
             provide_automatic_options=False,
         )
@@ -54,6 +66,11 @@ def jobs_api(name: str = "jobs_api", url_prefix: str | None = None) -> Blueprint
         )
     answer_with_problems(made)
     return made
+
+
+def takes_keys(app: Quart) -> bool:
+    """Whether an app serves the job API to whoever has a key, or to anyone."""
+    return _TAKES_KEYS in app.extensions
 
 
 def answer_with_problems(scope: Blueprint | Quart) -> None:

@@ -4,12 +4,13 @@ from html import escape
 from typing import Any
 
 from pydantic_core import to_json
-from quart import Response
+from quart import Response, current_app
 
 from jobs.registry import Task
 
 from .extension import installed
 from .openapi import document
+from .principal import keys_are_wanted
 from .problems import NOT_FOUND, TYPES, Refusal
 from .render import json_response
 from .routes import Answer, Parameter, Routes, root
@@ -28,22 +29,25 @@ _PAGE = """\
 </html>
 """
 
-_written: tuple[tuple[Task[..., Any], ...], bytes] = ((), b"")
+_written: tuple[tuple[tuple[Task[..., Any], ...], bool], bytes] = (((), False), b"")
 
 
 @routes.add(
     "GET",
     "/openapi.json",
     "This document",
+    scope=None,
     answers=(Answer(200, "The API, in OpenAPI 3.1."),),
 )
 async def openapi_json() -> Response:
-    global _written  # noqa: PLW0603 - written once, and again only when tasks were added
-    from .blueprint import TABLE
+    global _written  # noqa: PLW0603 - written once, and again only when something of it has changed
+    from .blueprint import TABLE, takes_keys
 
-    tasks = tuple(installed().registry.values())
-    if _written[0] != tasks or not _written[1]:
-        _written = tasks, to_json(document(TABLE, tasks))
+    jobs = installed()
+    tasks = tuple(jobs.registry.values())
+    wanted = not (takes_keys(current_app) and jobs.is_open) or await keys_are_wanted()
+    if _written[0] != (tasks, wanted) or not _written[1]:
+        _written = (tasks, wanted), to_json(document(TABLE, tasks, keys_wanted=wanted))
     servers = to_json({"servers": [{"url": root() or "/"}]})
     return json_response(servers[:-1] + b"," + _written[1][1:])
 
@@ -52,6 +56,7 @@ async def openapi_json() -> Response:
     "GET",
     "/problems/<slug>",
     "What a kind of problem means",
+    scope=None,
     parameters=(
         Parameter("slug", "The end of a problem's `type`.", {"enum": list(TYPES)}, place="path"),
     ),

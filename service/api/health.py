@@ -13,7 +13,13 @@ routes = Routes("Health")
 _OK = b'{"status":"ok"}'
 
 
-@routes.add("GET", "/livez", "Does the process run?", answers=(Answer(200, "It does.", Health),))
+@routes.add(
+    "GET",
+    "/livez",
+    "Does the process run?",
+    scope=None,
+    answers=(Answer(200, "It does.", Health),),
+)
 async def live() -> Response:
     return json_response(_OK)
 
@@ -22,6 +28,7 @@ async def live() -> Response:
     "GET",
     "/readyz",
     "Can a job be stored and run now?",
+    scope=None,
     answers=(Answer(200, "It can.", Health),),
     problems=(UNAVAILABLE,),
 )

@@ -10,7 +10,8 @@ from werkzeug.exceptions import PreconditionFailed
 from jobs import strict_json
 from jobs.errors import InvalidArguments, InvalidJson, Problem
 from jobs.extension import Jobs
-from jobs.model import Job, JobId, JobState
+from jobs.keys import Scope
+from jobs.model import Job, JobState
 from jobs.registry import Task
 from jobs.submission import NO_OPTIONS, Options, size_of
 
@@ -21,6 +22,7 @@ from .idempotency import IDEMPOTENCY_KEY, key_of_request
 from .job_request import JobRequest
 from .prefer import NONE as NO_PREFERENCES
 from .prefer import PREFER, WAIT, Preferences, ended_within
+from .principal import principal, visible, visible_job
 from .problems import (
     BAD_KEY,
     ENDED,
@@ -80,6 +82,7 @@ _members = tuple(JobRequest.__annotations__)
     "POST",
     "/jobs",
     "Submit a job of any task",
+    scope=Scope.SUBMIT,
     body=JobRequest,
     parameters=(PREFER, IDEMPOTENCY_KEY),
     answers=SUBMITTED,
@@ -125,6 +128,7 @@ async def submit_job() -> Response:
     "POST",
     "/tasks/<name>/jobs",
     "Submit a job",
+    scope=Scope.SUBMIT,
     parameters=(PREFER, IDEMPOTENCY_KEY),
     answers=SUBMITTED,
     problems=(
@@ -156,12 +160,13 @@ async def submit_task(name: str) -> Response:
     "GET",
     "/jobs",
     "List jobs, newest first",
+    scope=Scope.READ,
     parameters=listing.PARAMETERS,
     answers=(Answer(200, "A page of jobs.", JobList),),
     problems=(INVALID, UNAVAILABLE),
 )
 async def list_jobs() -> Response:
-    query = listing.read(request.args)
+    query = visible(listing.read(request.args))
     page = await running().store.find(query)
     base = root()
     following = None
@@ -175,6 +180,7 @@ async def list_jobs() -> Response:
     "GET",
     "/jobs/<job_id>",
     "Look at a job",
+    scope=Scope.READ,
     description="With the `ETag` of an earlier answer in `If-None-Match`, an unchanged job is a `304` without a body.",
     parameters=(JOB_ID, WAIT, IF_NONE_MATCH),
     answers=(
@@ -185,7 +191,7 @@ async def list_jobs() -> Response:
 )
 async def get_job(job_id: str) -> Response:
     jobs, preferences = running(), Preferences.of_request()
-    job = await jobs.get_job(JobId(job_id))
+    job = await visible_job(job_id)
     if preferences.wait:
         job = await ended_within(jobs, job, preferences.wait)
     response = preferences.applied_to(job_response(job, root()), "wait")
@@ -201,13 +207,14 @@ async def get_job(job_id: str) -> Response:
     "GET",
     "/jobs/<job_id>/result",
     "Get what a job returned",
+    scope=Scope.READ,
     description="The JSON that the task returned, exactly as it was stored.",
     parameters=(JOB_ID,),
     answers=(Answer(200, "The result: JSON as the task's `result` schema says."),),
     problems=(UNKNOWN_JOB, NOT_READY, NO_RESULT, UNAVAILABLE),
 )
 async def get_result(job_id: str) -> Response:
-    job = await running().get_job(JobId(job_id))
+    job = await visible_job(job_id)
     if not job.state.ended:
         raise Refusal(
             NOT_READY,
@@ -231,6 +238,7 @@ async def get_result(job_id: str) -> Response:
     "DELETE",
     "/jobs/<job_id>",
     "Cancel a job",
+    scope=Scope.CANCEL,
     description="A job that has not begun is revoked at once. A running one is asked to stop, then made to.",
     parameters=(JOB_ID,),
     answers=(
@@ -241,10 +249,11 @@ async def get_result(job_id: str) -> Response:
 )
 async def cancel_job(job_id: str) -> Response:
     jobs = running()
-    found = await jobs.cancel(JobId(job_id))
+    job = await visible_job(job_id)
+    found = await jobs.cancel(job.id)
     if found.ended:
         raise Refusal(ENDED, f"job {job_id} is {found} and stays so", members={"state": found})
-    job = await jobs.get_job(JobId(job_id))
+    job = await jobs.get_job(job.id)
     return job_response(job, root(), 202 if found is JobState.STARTED else 200)
 
 
@@ -257,10 +266,11 @@ async def _submitted(
             f"the arguments are {size} bytes of JSON; at most {limit} fit (setting: max_args_bytes)"
         )
         raise Refusal(TOO_LARGE, detail)
-    key = key_of_request(None, task.name.encode(), args.encode(), wishes)
+    owner = principal().owner
+    key = key_of_request(owner, task.name.encode(), args.encode(), wishes)
     job: Job
     if key is None:
-        job = (await jobs.submit(task, args, options)).job
+        job = (await jobs.submit(task, args, options, owner=owner)).job
     else:
         job = await jobs.submit_once(task, args, options, key)
     base = root()

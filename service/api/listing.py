@@ -20,6 +20,7 @@ PARAMETERS = (
     Parameter("state", "As shown: RETRY jobs wait for another attempt.", {"enum": list(JobState)}),
     Parameter("task", "Only jobs of this task.", TEXT),
     Parameter("queue", "Only jobs of this queue.", TEXT),
+    Parameter("owner", "Only jobs of this owner; another one's, for admins.", TEXT),
     Parameter("created_after", "Not created before then.", TIME, example="2026-11-24T09:30:00Z"),
     Parameter("created_before", "Created before then.", TIME, example="2026-11-25T00:00:00Z"),
     Parameter(
@@ -86,6 +87,7 @@ _READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "state": ("state", _state),
     "task": ("task", _text),
     "queue": ("queue", _text),
+    "owner": ("owner", _text),
     "created_after": ("created_after", times.milliseconds),
     "created_before": ("created_before", times.milliseconds),
     "limit": ("limit", _limit),

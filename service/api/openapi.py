@@ -34,6 +34,9 @@ if its process or the service dies meanwhile, or while a failed attempt leaves o
 
 States: `PENDING` → `STARTED` → `SUCCESS`, `FAILURE` or `REVOKED`; `RETRY` waits for another attempt.
 
+Callers send an API key, `Authorization: Bearer qj_…`, where the service wants one, and see the jobs of the
+key's owner; another's job is a `404`.
+
 JSON may be nested 64 levels deep, and its strings hold no NUL. Errors are `application/problem+json`;
 each problem's `type` is an address that explains it.
 """
@@ -52,18 +55,38 @@ _HEADERS: dict[str, Json] = {
         "schema": {"type": "string"},
     },
     "ETag": {"description": "Names this state of the job.", "schema": {"type": "string"}},
+    "WWW-Authenticate": {
+        "description": "How a caller makes itself known (RFC 6750).",
+        "schema": {"type": "string"},
+    },
     "Allow": {"description": "The methods that the address takes.", "schema": {"type": "string"}},
 }
 
 
-def document(routes: Iterable[Route], tasks: Iterable[Task[..., Any]]) -> Json:
-    """The whole document but `servers`, which depends on where it is asked for."""
-    return _Writer(list(routes), tasks).write()
+SECURITY = {
+    "key": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "qj_<id>_<secret>",
+        "description": "An API key, as `quart-jobs keys create` makes it. Each operation names the scope that it"
+        " needs: submit, read or cancel; admin is all of them, to everyone's jobs.",
+    }
+}
+
+
+def document(
+    routes: Iterable[Route], tasks: Iterable[Task[..., Any]], *, keys_wanted: bool = True
+) -> Json:
+    """The whole document but `servers`, which depends on where it is asked for. Where no keys are wanted,
+    they are optional in it."""
+    return _Writer(list(routes), tasks, keys_wanted).write()
 
 
 class _Writer:
-    def __init__(self, routes: list[Route], tasks: Iterable[Task[..., Any]]) -> None:
-        self._routes = routes
+    def __init__(
+        self, routes: list[Route], tasks: Iterable[Task[..., Any]], keys_wanted: bool
+    ) -> None:
+        self._routes, self._keys_wanted = routes, keys_wanted
         self._tasks = sorted(tasks, key=lambda task: task.name)
         self._schemas, self._shared = components(list(self._wanted()))
         self._operations: set[str] = set()
@@ -109,6 +132,7 @@ class _Writer:
                     **{kind.slug: _problem_response(kind.title + ".", (kind,)) for kind in used},
                 },
                 "headers": _HEADERS,
+                "securitySchemes": SECURITY,
             },
         }
 
@@ -120,6 +144,7 @@ class _Writer:
             "summary": route.summary,
             "description": route.description,
             "parameters": parameters,
+            "security": self._security(route),
         }
         if route.body:
             samples = {
@@ -132,6 +157,11 @@ class _Writer:
             operation |= self._task_parts(task)
         operation["responses"] = self._responses(route)
         return {key: value for key, value in operation.items() if value}
+
+    def _security(self, route: Route) -> list[Json]:
+        if route.scope is None:
+            return []
+        return [{name: [route.scope] for name in SECURITY}, *([] if self._keys_wanted else [{}])]
 
     def _task_parts(self, task: Task[..., Any]) -> Json:
         takes, gives = (self._schemas[f"{task.name} {verb}"] for verb in ("takes", "gives"))
@@ -231,4 +261,7 @@ def _problem_response(title: str, kinds: Iterable[ProblemType]) -> Json:
     }
     if examples:
         content["examples"] = examples
-    return {"description": title, "content": {"application/problem+json": content}}
+    made: Json = {"description": title, "content": {"application/problem+json": content}}
+    if headers := sorted({name for kind in kinds for name in kind.headers}):
+        made["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in headers}
+    return made

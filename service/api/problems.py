@@ -19,6 +19,7 @@ class ProblemType:
     status: int
     title: str
     help: str
+    headers: tuple[str, ...] = ()  #: that come with it; `openapi` says what they are
 
 
 MALFORMED = ProblemType(
@@ -32,6 +33,22 @@ BAD_KEY = ProblemType(
     400,
     "The Idempotency-Key cannot be used",
     "Send one Idempotency-Key header with 1 to 255 visible ASCII characters; a UUID is a good key.",
+)
+UNAUTHENTICATED = ProblemType(
+    "unauthenticated",
+    401,
+    "Nobody is known by this request",
+    "Send an API key that is good: Authorization: Bearer qj_…. `quart-jobs keys create` makes one; a key may"
+    " have expired, or have been revoked.",
+    headers=("WWW-Authenticate",),
+)
+MISSING_SCOPE = ProblemType(
+    "missing-scope",
+    403,
+    "The caller may not do this",
+    "What a key may do was said when it was made: quart-jobs keys create --scopes submit,read,cancel. The detail"
+    " names the scope that this needs.",
+    headers=("WWW-Authenticate",),
 )
 NOT_FOUND = ProblemType(
     "not-found",
@@ -132,8 +149,8 @@ FULL = ProblemType(
 TYPES = {
     kind.slug: kind
     for kind in (
-        MALFORMED, BAD_KEY, NOT_FOUND, UNKNOWN_TASK, UNKNOWN_JOB, NOT_READY, METHOD, SLOW_BODY, NO_RESULT, ENDED,
-        TOO_LARGE, MEDIA_TYPE, INVALID, KEY_REUSED, UNEXPECTED, BUSY, UNAVAILABLE, FULL,
+        MALFORMED, BAD_KEY, UNAUTHENTICATED, MISSING_SCOPE, NOT_FOUND, UNKNOWN_TASK, UNKNOWN_JOB, NOT_READY, METHOD,
+        SLOW_BODY, NO_RESULT, ENDED, TOO_LARGE, MEDIA_TYPE, INVALID, KEY_REUSED, UNEXPECTED, BUSY, UNAVAILABLE, FULL,
     )
 }  # fmt: skip
 

@@ -30,6 +30,7 @@ def job_object(job: Job, root: str) -> dict[str, Any]:
         "state": state.value,
         "attempt": job.attempt,
         "max_attempts": job.max_attempts,
+        "owner": job.owner,
         "created_at": times.show(job.created_at),
         "run_at": times.show(job.run_at),
         "started_at": times.show(job.started_at),

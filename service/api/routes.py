@@ -8,7 +8,9 @@ from urllib.parse import quote
 from pydantic import BaseModel
 from quart import Request, Response, request
 
-from .problems import ProblemType
+from jobs.keys import Scope
+
+from .problems import MISSING_SCOPE, UNAUTHENTICATED, ProblemType
 
 Method = Literal["GET", "POST", "DELETE"]
 View = Callable[..., Awaitable[Response]]
@@ -60,6 +62,7 @@ class Route:
     path: str  #: in Werkzeug's spelling
     name: str  #: endpoint and operationId
     view: View
+    scope: Scope | None  #: what a caller must be allowed to do; None: anyone may ask
     tag: str
     summary: str
     description: str = ""
@@ -86,8 +89,19 @@ class Routes:
     def __iter__(self) -> Iterator[Route]:
         return iter(self._routes)
 
-    def add(self, method: Method, path: str, summary: str, **facts: Any) -> Callable[[View], View]:
+    def add(
+        self,
+        method: Method,
+        path: str,
+        summary: str,
+        *,
+        scope: Scope | None,
+        problems: tuple[ProblemType, ...] = (),
+        **facts: Any,
+    ) -> Callable[[View], View]:
         """Declare the decorated view; `facts` are the other fields of `Route`."""
+        if scope is not None:
+            problems = (UNAUTHENTICATED, MISSING_SCOPE, *problems)
 
         def declare(view: View) -> View:
             self._routes.append(
@@ -96,6 +110,8 @@ class Routes:
                     path=path,
                     name=own(view.__name__, path),
                     view=view,
+                    scope=scope,
+                    problems=problems,
                     tag=self.tag,
                     summary=summary,
                     **facts,

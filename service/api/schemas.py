@@ -46,6 +46,7 @@ EXAMPLE_JOB: dict[str, JsonValue] = {
     "state": "PENDING",
     "attempt": 0,
     "max_attempts": 1,
+    "owner": None,
     "created_at": "2026-11-24T09:30:00.125Z",
     "run_at": None,
     "started_at": None,
@@ -72,6 +73,7 @@ class JobObject(_Out):
     state: JobState
     attempt: int = Field(description="How often it has begun to run.")
     max_attempts: int
+    owner: str | None = Field(description="Whose it is: the caller that submitted it, if known.")
     created_at: Annotated[AwareDatetime, Field(description="RFC 3339, UTC, with milliseconds.")]
     run_at: Time = Field(description="Not before then; null: as soon as possible.")
     started_at: Time

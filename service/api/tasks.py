@@ -3,6 +3,8 @@
 from pydantic_core import to_json
 from quart import Response
 
+from jobs.keys import Scope
+
 from .extension import installed
 from .json_schema import task_schemas
 from .problems import UNKNOWN_TASK
@@ -16,7 +18,11 @@ NAME = Parameter("name", "The task's name.", {"type": "string"}, place="path")
 
 
 @routes.add(
-    "GET", "/tasks", "List the tasks", answers=(Answer(200, "All tasks, by name.", TaskList),)
+    "GET",
+    "/tasks",
+    "List the tasks",
+    scope=Scope.READ,
+    answers=(Answer(200, "All tasks, by name.", TaskList),),
 )
 async def list_tasks() -> Response:
     registry, base = installed().registry, root()
@@ -29,6 +35,7 @@ async def list_tasks() -> Response:
     "GET",
     "/tasks/<name>",
     "Look at a task",
+    scope=Scope.READ,
     description="With the JSON Schemas of what it takes and gives.",
     parameters=(NAME,),
     answers=(Answer(200, "The task.", TaskDetail),),

@@ -35,6 +35,7 @@ _HEADERS = {
     "GET",
     "/docs",
     "Read and try this API",
+    scope=None,
     answers=(Answer(200, "Swagger UI.", media_type="text/html"),),
 )
 async def docs_page() -> Response:
@@ -45,6 +46,7 @@ async def docs_page() -> Response:
     "GET",
     "/docs/<file>",
     "A file of that page",
+    scope=None,
     parameters=(Parameter("file", "Its name.", {"enum": list(_FILES)}, place="path"),),
     answers=(Answer(200, "The file.", media_type="*/*"),),
     problems=(NOT_FOUND,),

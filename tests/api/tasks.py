@@ -89,3 +89,9 @@ def typed(
     pair: tuple[int, str] | None = None,
 ) -> str:
     return "fits"
+
+
+@task(name="api.breed")
+async def breed() -> str:
+    """Submit another job, and say which."""
+    return (await echo.delay(1)).id

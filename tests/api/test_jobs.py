@@ -13,7 +13,7 @@ from service.api.schemas import JobObject
 from tests.api.conftest import Api, problem
 
 FIELDS = [
-    "id", "task", "queue", "priority", "state", "attempt", "max_attempts", "created_at", "run_at",
+    "id", "task", "queue", "priority", "state", "attempt", "max_attempts", "owner", "created_at", "run_at",
     "started_at", "finished_at", "progress", "error", "links",
 ]  # fmt: skip
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")

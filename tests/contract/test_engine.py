@@ -49,10 +49,10 @@ async def test_a_job_is_seen_to_start_before_it_ends(play: Play) -> None:
 
 
 async def test_a_job_knows_which_it_is(play: Play) -> None:
-    invocation = Invocation(new_job_id(), 3, f"{MODULE}.who", "{}", None, None, 5)
+    invocation = Invocation(new_job_id(), 3, f"{MODULE}.who", "{}", None, None, 5, "ann")
     play.engine.start([invocation])
     outcome = await play.outcome(invocation)
-    assert json.loads(outcome.result or "") == [invocation.job_id, f"{MODULE}.who", 3, 5]
+    assert json.loads(outcome.result or "") == [invocation.job_id, f"{MODULE}.who", 3, 5, "ann"]
     assert outcome.attempt == 3
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from jobs.errors import JobNotFound, StoreError
+from jobs.keys import Scope, new_key
 from jobs.model import (
     TRANSITIONS,
     AttemptEnd,
@@ -925,6 +926,7 @@ async def test_a_closed_store_refuses(backend: Backend, store: Store) -> None:
         lambda: store.claim(1),
         lambda: store.get(new_job_id()),
         lambda: store.find(JobQuery()),
+        store.keys,
         store.check,
         store.reap,
     ]
@@ -1063,3 +1065,37 @@ async def test_every_field_of_a_job_is_stored(store: Store) -> None:
         if any(getattr(one, name) not in (None, 0) for one in (job, running, finished))
     }
     assert told == set(Job._fields) - {"priority", "crashes", "lost", "progress"}
+
+
+# API keys
+
+
+async def test_a_key_comes_back_as_it_was_kept(backend: Backend, store: Store) -> None:
+    first, _ = new_key("ci")
+    second, _ = new_key("Ann's “phone”", owner="ann", scopes=[Scope.ADMIN], lasts=60)
+    await store.add_key(first)
+    await store.add_key(second)
+    assert list(await store.keys()) == [first, second]
+    assert list(await (await backend.open()).keys()) == [first, second]
+
+
+async def test_a_key_is_revoked_once_and_stays(store: Store) -> None:
+    key, _ = new_key("ci")
+    other, _ = new_key("other")
+    await store.add_key(key)
+    await store.add_key(other)
+    before = now_ms()
+    assert await store.revoke_key(key.id)
+    revoked, untouched = await store.keys()
+    assert before <= (revoked.revoked_at or 0) <= now_ms()
+    assert replace(revoked, revoked_at=None) == key
+    assert untouched == other
+
+    await past(revoked.revoked_at or 0)
+    assert await store.revoke_key(key.id)
+    assert list(await store.keys()) == [revoked, other]
+
+
+async def test_an_unknown_key_is_not_revoked(store: Store) -> None:
+    assert not await store.revoke_key("000000000000")
+    assert list(await store.keys()) == []

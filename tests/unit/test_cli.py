@@ -1,6 +1,7 @@
 """The command line: what it accepts, and what it says of what it does not."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from jobs.keys import new_key, parts
 from jobs.settings import Settings
 from service import cli
 
@@ -128,3 +130,62 @@ def test_the_traceback_of_a_broken_module_is_shown_on_request(
     assert said.exit_code == 2
     assert "Traceback" in said.output
     assert "quart-jobs: the module 'broken' failed to import" in said.output
+
+
+def test_a_key_is_made_listed_and_revoked(invoke: Invoke) -> None:
+    made = invoke("keys", "create", "--name", "ci", "--scopes", "submit,read", "--expires", "90d")
+    assert made.exit_code == 0
+    text = made.stdout.strip()
+    key_id, _ = parts(text) or ("", b"")
+    assert f"key {key_id} of 'ci' may read, submit" in made.stderr
+    secret = text.rpartition(key_id)[2]
+    assert secret not in made.stderr
+
+    admin = invoke("keys", "create", "--name", "root", "--owner", "ann", "--scopes", "admin")
+    listed = invoke("keys", "list").output
+    assert re.search(rf"{key_id}  ci    ci     read,submit  20\S+ \S+  20\S+ \S+  good\n", listed)
+    assert re.search(r" root  ann    admin .* never .* good\n", listed)
+    assert secret not in listed
+    assert admin.stdout.strip() not in listed
+
+    assert invoke("keys", "revoke", key_id).exit_code == 0
+    assert re.search(rf"{key_id} .* revoked\n", invoke("keys", "list").output)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ["--name", "ci", "--scopes", "submit,write"],
+            "one or more of submit, read, cancel, admin",
+        ),
+        (["--name", "ci", "--scopes", ""], "one or more of submit, read, cancel, admin"),
+        (["--name", "ci", "--expires", "90"], "such as 90d"),
+        (["--name", "ci", "--expires", "0d"], "such as 90d"),
+        (["--name", "ci", "--expires", "9999999w"], "such as 90d"),
+        (["--name", ""], "1 to 255 printable characters"),
+        ([], "--name"),
+    ],
+)
+def test_a_key_that_cannot_be_made_says_why_and_leaves_no_database(
+    invoke: Invoke, tmp_path: Path, arguments: list[str], expected: str
+) -> None:
+    said = invoke("keys", "create", *arguments)
+    assert said.exit_code == 2
+    assert expected in said.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_that_leaked_may_be_revoked_by_its_text(invoke: Invoke) -> None:
+    text = invoke("keys", "create", "--name", "ci").stdout.strip()
+    assert invoke("keys", "revoke", text).exit_code == 0
+    assert "revoked\n" in invoke("keys", "list").output
+
+
+def test_a_key_that_is_not_there_cannot_be_revoked_nor_is_it_shown(invoke: Invoke) -> None:
+    _, text = new_key("ci")
+    for given in (text, "000000000000"):
+        said = invoke("keys", "revoke", given)
+        assert said.exit_code == 2
+        assert "no API key has that id" in said.output
+        assert given not in said.output

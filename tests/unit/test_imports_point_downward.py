@@ -9,8 +9,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 FLOORS = {
-    0: "errors forms idempotency model pointers protocols settings strict_json json_writer",
-    1: "annotations current functions handle registry restore retry sealing shadowing signature snapshot"
+    0: "errors forms idempotency keys model pointers protocols settings strict_json json_writer",
+    1: "annotations current functions handle key_ring registry restore retry sealing shadowing signature snapshot"
     " submission",
     2: "attempt channel child failures guardian lane_client runner stores wire processes",
     3: "dispatcher engines operation portal waiters",

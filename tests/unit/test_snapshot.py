@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from quart import Quart, g, request
 
 from jobs.errors import NotCarriable
+from jobs.keys import new_key
 from jobs.snapshot import Carrier, RequestSnapshot, carried, origin, take
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -134,3 +135,12 @@ async def test_a_carrier_that_fails_is_named() -> None:
     ):
         with pytest.raises(NotCarriable, match=rf"g\.user.*{why}"):
             await on_g({"user"}, {"user": Carrier(save=save, load=str)}, user=1)
+
+
+@pytest.mark.parametrize("spelling", ["Bearer {}", "bearer  {}", "{}"])
+async def test_an_api_key_does_not_travel(spelling: str) -> None:
+    key = spelling.format(new_key("ci")[1])
+    for text, travels in ((key, False), ("Bearer of.another.kind", True)):
+        async with Quart("app").test_request_context("/", headers={"Authorization": text}):
+            names = [name.lower() for name, _ in take(request, {}).headers]
+            assert ("authorization" in names) is travels

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jobs.model import AttemptEnd, JobState
-from jobs.stores import attempts, reads, writes
+from jobs.stores import attempts, keys, reads, writes
 from jobs.stores.migrate import apply
 from jobs.stores.queries import SQL, load
 from jobs.stores.reads import LISTING, OWNED
@@ -60,7 +60,7 @@ def test_a_file_of_another_form_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_every_statement_is_used() -> None:
-    source = "".join(Path(each.__file__).read_text() for each in (writes, reads, attempts))
+    source = "".join(Path(each.__file__).read_text() for each in (writes, reads, attempts, keys))
     assert {name for name in SQL if f'SQL["{name}"]' not in source} == set()
 
 

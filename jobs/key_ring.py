@@ -1,0 +1,67 @@
+"""The keys of a store, remembered for a moment, so that a request costs no look into the store."""
+
+import asyncio
+import hmac
+from math import inf
+from time import monotonic
+
+from .keys import ApiKey, parts
+from .model import now_ms
+from .protocols import Store
+
+MAX_AGE = (
+    2.0  #: seconds after which a key that another process has revoked no longer opens anything
+)
+NEWS_AGE = 0.1  #: seconds until a key that another process has made does: how often the unknown is looked up
+
+_NOBODY = bytes(32)  #: what an unknown key is compared with, so that it takes no other way
+
+
+class KeyRing:
+    """Knows which key is good. Keys are few: all are read at once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._keys: dict[str, ApiKey] = {}
+        self._read_at = -inf
+        self._reading = asyncio.Lock()
+
+    async def find(self, text: str) -> ApiKey | None:
+        """The key with this text, if it is good now. Raises `StoreError`."""
+        found = parts(text)
+        if found is None:
+            return None
+        key_id, sha256 = found
+        key = (await self._known(MAX_AGE)).get(key_id)
+        if key is None:
+            key = (await self._known(NEWS_AGE)).get(key_id)
+        same = hmac.compare_digest(sha256, _NOBODY if key is None else key.sha256)
+        return key if same and key is not None and key.holds(now_ms()) else None
+
+    async def is_empty(self) -> bool:
+        """Whether no key was ever made, and so none can be asked for. Raises `StoreError`."""
+        return not await self._known(MAX_AGE)
+
+    async def add(self, key: ApiKey) -> None:
+        """Keep a new key; it is good at once here. Raises `StoreError`."""
+        await self._store.add_key(key)
+        await self._read()
+
+    async def revoke(self, key_id: str) -> bool:
+        """End a key: at once here, after `MAX_AGE` in other processes. False if there is none with this id.
+        Raises `StoreError`."""
+        known = await self._store.revoke_key(key_id)
+        await self._read()
+        return known
+
+    async def _known(self, age: float) -> dict[str, ApiKey]:
+        if monotonic() - self._read_at > age:
+            await self._read(age)
+        return self._keys
+
+    async def _read(self, age: float = -1.0) -> None:
+        async with self._reading:
+            began = monotonic()
+            if began - self._read_at > age:  # else another has read it meanwhile
+                self._keys = {key.id: key for key in await self._store.keys()}
+                self._read_at = began

@@ -1,0 +1,149 @@
+"""Who asks, what they may do, and whose jobs they see."""
+
+import inspect
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+
+from quart import Request, Response
+
+from jobs.errors import JobNotFound
+from jobs.keys import Scope
+from jobs.model import Job, JobId, JobQuery
+
+from .extension import running
+from .problems import MISSING_SCOPE, UNAUTHENTICATED, Refusal
+from .routes import Route, View, current_request
+
+CHALLENGE = 'Bearer realm="quart-jobs"'
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A caller.
+
+    Args:
+        owner: whose jobs it submits and sees; None, for an admin only: nobody's in particular.
+        scopes: what it may do; `admin` is everything, to everyone's jobs.
+    """
+
+    owner: str | None
+    scopes: frozenset[Scope]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scopes", frozenset(map(Scope, self.scopes)))
+        if not self.owner and (self.owner is not None or not self.is_admin):
+            raise ValueError("a principal that is not an admin has an owner, which is not empty")
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether it sees everyone's jobs."""
+        return Scope.ADMIN in self.scopes
+
+    def may(self, scope: Scope) -> bool:
+        """Whether it may do what needs this scope."""
+        return scope in self.scopes or self.is_admin
+
+    def sees(self, job: Job) -> bool:
+        """Whether this job exists, for this caller."""
+        return self.is_admin or job.owner == self.owner
+
+
+Hook = Callable[[Request], Principal | Awaitable[Principal | None] | None]
+"""Says who sent a request; None: nobody that may use the API."""
+
+ANYONE = Principal(None, frozenset({Scope.ADMIN}))
+"""Every caller, where no keys are wanted."""
+
+_principal: ContextVar[Principal] = ContextVar("jobs_principal")
+
+
+def principal() -> Principal:
+    """Who sent the request at hand, in a view whose route has a scope."""
+    return _principal.get()
+
+
+async def visible_job(job_id: str) -> Job:
+    """The job with this id, if the caller may see it. Raises `JobNotFound`: a job of someone else's is
+    no other than none."""
+    job = await running().get_job(JobId(job_id))
+    if not principal().sees(job):
+        raise JobNotFound(job_id)
+    return job
+
+
+def visible(query: JobQuery) -> JobQuery:
+    """The query, narrowed to the jobs that the caller may see. Raises `Refusal` for the jobs of someone
+    else's."""
+    asker = principal()
+    if asker.is_admin or query.owner == asker.owner:
+        return query
+    if query.owner is not None:
+        raise _not_allowed(Scope.ADMIN, "the jobs of another owner")
+    return replace(query, owner=asker.owner)
+
+
+def for_callers(route: Route, hook: Hook | None) -> View:
+    """The view of a route, for those callers that have its scope."""
+    scope, view = route.scope, route.view
+    if scope is None:
+        return view
+
+    async def admitted(**arguments: str) -> Response:
+        asker = await _asker(hook)
+        if not asker.may(scope):
+            raise _not_allowed(scope, "this")
+        _principal.set(asker)
+        return await view(**arguments)
+
+    return admitted
+
+
+async def key_principal(request: Request) -> Principal | None:
+    """Who sent a request, by the API key in its `Authorization: Bearer …`; for a hook that knows other
+    callers too. Raises `NotRunning`, `StoreError`."""
+    given = request.headers.getlist("Authorization")
+    if len(given) != 1:
+        return None
+    scheme, _, text = given[0].partition(" ")
+    if scheme.lower() != "bearer":
+        return None
+    key = await running().keys.find(text.strip(" "))
+    return None if key is None else Principal(key.owner, key.scopes)
+
+
+async def _asker(hook: Hook | None) -> Principal:
+    if hook is not None:
+        said = hook(current_request())
+        found = await said if inspect.isawaitable(said) else said
+    elif not await keys_are_wanted():
+        return ANYONE
+    else:
+        found = await key_principal(current_request())
+    if found is None:
+        # One wording for all: which part of a key was wrong is nobody's business.
+        raise Refusal(
+            UNAUTHENTICATED,
+            "an API key that is good now is expected, as Authorization: Bearer <key>"
+            if hook is None
+            else "the app does not know who sent this",
+            headers={"WWW-Authenticate": CHALLENGE},
+        )
+    return found
+
+
+async def keys_are_wanted() -> bool:
+    """Whether a caller without a key is refused, as far as no hook says who it is."""
+    jobs = running()
+    auth = jobs.settings.auth
+    return auth == "required" or (auth == "auto" and not await jobs.keys.is_empty())
+
+
+def _not_allowed(scope: Scope, what: str) -> Refusal:
+    return Refusal(
+        MISSING_SCOPE,
+        f"{what} needs the scope {scope.value!r}, which the caller does not have",
+        headers={
+            "WWW-Authenticate": f'{CHALLENGE}, error="insufficient_scope", scope="{scope.value}"'
+        },
+    )
