@@ -10,7 +10,9 @@ from quart import Quart
 
 import tests.api.tasks  # noqa: F401 - registers the tasks
 from jobs import Jobs
+from jobs.keys import new_key
 from jobs.settings import Settings
+from jobs.stores import open_store
 from service.api import jobs_api
 from service.app import create_app
 from tests.serving import serving
@@ -35,8 +37,8 @@ async def page() -> AsyncIterator[Page]:
         await browser.close()
 
 
-async def _try_it_out(page: Page, base: str) -> None:
-    """Open the page at `base`, submit a job with it, and see the 202."""
+async def _try_it_out(page: Page, base: str, key: str = "") -> None:
+    """Open the page at `base`, submit a job with it, as the holder of a key, and see the 202."""
     said: list[str] = []
     asked: list[str] = []
     page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
@@ -46,6 +48,11 @@ async def _try_it_out(page: Page, base: str) -> None:
     answer = await page.goto(f"{base}/docs")
     assert answer is not None
     assert (answer.status, answer.request.redirected_from) == (200, None)
+    if key:
+        await page.locator(".btn.authorize").first.click()
+        await page.locator(".auth-container input").fill(key)
+        await page.locator(".auth-btn-wrapper .authorize").click()
+        await page.locator(".auth-btn-wrapper .btn-done").click()
     operation = page.locator(".opblock-post", has_text="/tasks/api.words/jobs")
     await operation.locator(".opblock-summary-control").click()
     await operation.get_by_role("button", name="Try it out").click()
@@ -74,3 +81,14 @@ async def test_the_page_works_under_a_prefix(page: Page, tmp_path: Path) -> None
     app.register_blueprint(jobs_api(url_prefix="/inner/api"))
     async with serving(app) as base:
         await _try_it_out(page, f"{base}/inner/api")
+
+
+async def test_a_job_is_submitted_with_a_key(page: Page, tmp_path: Path) -> None:
+    settings = Settings(
+        database=str(tmp_path / "jobs.db"), tasks=("tests.api.tasks",), engine="inline", lanes=1
+    )
+    key, text = new_key("ci")
+    async with open_store(settings) as store:
+        await store.add_key(key)
+    async with serving(create_app(settings)) as base:
+        await _try_it_out(page, base, text)

@@ -25,6 +25,8 @@ MAY_IMPORT = {
     "sqlite3": ("jobs.stores",),
     "aiosqlite": ("jobs.stores",),
     "multiprocessing": ("jobs.engines", "jobs.child", "jobs.guardian"),
+    # No HTTP client anywhere: nobody can have this service ask an address of their choice.
+    **dict.fromkeys(("http.client", "urllib.request", "httpx", "requests", "aiohttp"), ()),
     "concurrent.futures.process": ("jobs.engines", "jobs.child", "jobs.guardian"),
 }
 
