@@ -90,7 +90,9 @@ class InvalidArguments(JobsError):
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
-        super().__init__("; ".join(f"{p.pointer or '(all)'}: {p.detail}" for p in self.problems))
+        super().__init__(
+            "; ".join(f"{p.pointer}: {p.detail}" if p.pointer else p.detail for p in self.problems)
+        )
 
 
 class InvalidJson(InvalidArguments):

@@ -65,6 +65,8 @@ class Jobs:
         self._arguments = settings
         self._stack: AsyncExitStack | None = None
         self._portal: Portal | None = None
+        self.stopping = asyncio.Event()
+        """Set when the service is about to stop: who waits for something then waits no longer."""
         if app is not None:
             self.init_app(app)
 
@@ -149,6 +151,7 @@ class Jobs:
         check_shadowing(("jobs",))
         self.registry.resolve()
         self._loop = asyncio.get_running_loop()
+        self.stopping.clear()
         self.store: Store = await stack.enter_async_context(open_store(self.settings))
         keys = self._keys()
         self.sealer = Sealer(keys)

@@ -162,6 +162,9 @@ class Settings(BaseSettings):
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"]) or "settings"
+            if first["type"] == "extra_forbidden":
+                raise ConfigurationError(f"no setting is named {name!r}") from None
+            shown = "" if "secret" in name else f", not {first['input']!r}"
             raise ConfigurationError(
-                f"setting {name!r} (JOBS_{name.upper()}): {first['msg']}"
+                f"setting {name!r} (JOBS_{name.upper()}): {first['msg']}{shown}"
             ) from None

@@ -53,6 +53,7 @@ class Front:
     def end_streams(self) -> None:
         """Not ready from now on; end what has no end of its own: event streams and websockets."""
         self._stopping = True
+        self._jobs.stopping.set()
         for exchange in list(self._endless):
             exchange.cut()
 

@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 from quart import Response, request
+from werkzeug.exceptions import PreconditionFailed
 
 from jobs import strict_json
 from jobs.errors import InvalidArguments, InvalidJson, Problem
@@ -17,6 +18,8 @@ from . import cursor, listing
 from .body import is_json, read_json
 from .extension import running
 from .job_request import JobRequest
+from .prefer import NONE as NO_PREFERENCES
+from .prefer import PREFER, WAIT, Preferences, ended_within
 from .problems import (
     ENDED,
     INVALID,
@@ -31,8 +34,9 @@ from .problems import (
     UNKNOWN_TASK,
     Refusal,
 )
-from .render import error_object, job_object, job_response, json_response, retry_after
+from .render import error_object, job_object, job_response, json_response
 from .routes import Answer, Parameter, Routes, root
+from .run_times import run_times
 from .schemas import EXAMPLE_ID, JobList, JobObject
 
 routes = Routes("Jobs")
@@ -44,8 +48,25 @@ JOB_ID = Parameter(
     place="path",
     example=EXAMPLE_ID,
 )
-ACCEPTED = Answer(
-    202, "The job is stored, and will run.", JobObject, headers=("Location", "Retry-After")
+IF_NONE_MATCH = Parameter(
+    "If-None-Match",
+    "The ETag of an earlier answer.",
+    {"type": "string"},
+    place="header",
+)
+SUBMITTED = (
+    Answer(
+        200,
+        "The job has ended within the seconds of `Prefer: wait`.",
+        JobObject,
+        headers=("Location", "Preference-Applied"),
+    ),
+    Answer(
+        202,
+        "The job is stored, and will run.",
+        JobObject,
+        headers=("Location", "Retry-After", "Preference-Applied"),
+    ),
 )
 
 _request = TypeAdapter(JobRequest)
@@ -57,7 +78,8 @@ _members = tuple(JobRequest.__annotations__)
     "/jobs",
     "Submit a job of any task",
     body=JobRequest,
-    answers=(ACCEPTED,),
+    parameters=(PREFER,),
+    answers=SUBMITTED,
     problems=(MALFORMED, UNKNOWN_TASK, TOO_LARGE, MEDIA_TYPE, INVALID, *SUBMITTING),
 )
 async def submit_job() -> Response:
@@ -90,7 +112,8 @@ async def submit_job() -> Response:
     "POST",
     "/tasks/<name>/jobs",
     "Submit a job",
-    answers=(ACCEPTED,),
+    parameters=(PREFER,),
+    answers=SUBMITTED,
     problems=(MALFORMED, UNKNOWN_TASK, TOO_LARGE, MEDIA_TYPE, INVALID, *SUBMITTING),
     each_task=True,
 )
@@ -130,12 +153,26 @@ async def list_jobs() -> Response:
     "GET",
     "/jobs/<job_id>",
     "Look at a job",
-    parameters=(JOB_ID,),
-    answers=(Answer(200, "The job.", JobObject, headers=("Retry-After",)),),
+    description="With the `ETag` of an earlier answer in `If-None-Match`, an unchanged job is a `304` without a body.",
+    parameters=(JOB_ID, WAIT, IF_NONE_MATCH),
+    answers=(
+        Answer(200, "The job.", JobObject, headers=("ETag", "Retry-After", "Preference-Applied")),
+        Answer(304, "The job is as it was.", headers=("ETag", "Retry-After"), media_type=""),
+    ),
     problems=(UNKNOWN_JOB, UNAVAILABLE),
 )
 async def get_job(job_id: str) -> Response:
-    return job_response(await running().get_job(JobId(job_id)), root())
+    jobs, preferences = running(), Preferences.of_request()
+    job = await jobs.get_job(JobId(job_id))
+    if preferences.wait:
+        job = await ended_within(jobs, job, preferences.wait)
+    response = preferences.applied_to(job_response(job, root()), "wait")
+    response.headers["Cache-Control"] = "no-cache"
+    await response.add_etag()
+    response = await response.make_conditional(request)
+    if response.status_code == 412:
+        raise PreconditionFailed
+    return response
 
 
 @routes.add(
@@ -153,7 +190,7 @@ async def get_result(job_id: str) -> Response:
         raise Refusal(
             NOT_READY,
             f"job {job.id} is {job.state}",
-            headers={"Retry-After": retry_after(job)},
+            headers={"Retry-After": str(run_times().retry_after(job))},
             members={"state": job.state},
         )
     if job.state is not JobState.SUCCESS:
@@ -198,7 +235,18 @@ async def _submitted(jobs: Jobs, task: Task[..., Any], args: str, options: Optio
         raise Refusal(TOO_LARGE, detail)
     job: Job = (await jobs.submit(task, args, options)).job
     base = root()
-    return job_response(job, base, 202, Location=f"{base}/jobs/{job.id}")
+    location = f"{base}/jobs/{job.id}"
+    preferences = Preferences.of_request()
+    if preferences is NO_PREFERENCES:
+        return job_response(job, base, 202, Location=location)
+    if preferences.wait:
+        job = await ended_within(jobs, job, preferences.wait)
+    status = 200 if job.state.ended else 202
+    response = job_response(job, base, status, Location=location)
+    if preferences.minimal:
+        response.set_data(b"")
+        del response.headers["Content-Type"]
+    return preferences.applied_to(response, "wait", "respond-async", "return")
 
 
 def _refused(error: InvalidJson, raw: bytes) -> Exception:

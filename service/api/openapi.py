@@ -28,8 +28,8 @@ MAX_EXAMPLES = 8  #: of submissions to `/jobs`, one a task
 
 ABOUT = """\
 Run functions in the background. **Submit** a job to a task: the answer, a `202`, means that it is on
-disk. **Look** at its `state` at `links.self`, every `Retry-After` seconds, and **get** what it returned
-at `links.result`. A job runs at least once, and again
+disk. **Look** at its `state` at `links.self`, every `Retry-After` seconds, or once with `Prefer: wait=30`,
+and **get** what it returned at `links.result`. A job runs at least once, and again
 if its process or the service dies meanwhile, or while a failed attempt leaves others to be made.
 
 States: `PENDING` → `STARTED` → `SUCCESS`, `FAILURE` or `REVOKED`; `RETRY` waits for another attempt.
@@ -47,6 +47,11 @@ _HEADERS: dict[str, Json] = {
         "description": "Seconds after which it is worth asking again; absent once the job has ended.",
         "schema": {"type": "integer", "minimum": 1},
     },
+    "Preference-Applied": {
+        "description": "Which preferences of the request's Prefer header were honoured (RFC 7240).",
+        "schema": {"type": "string"},
+    },
+    "ETag": {"description": "Names this state of the job.", "schema": {"type": "string"}},
     "Allow": {"description": "The methods that the address takes.", "schema": {"type": "string"}},
 }
 
@@ -167,10 +172,9 @@ class _Writer:
 
     def _answer(self, answer: Answer) -> Json:
         schema = self._schemas[answer.model.__name__] if answer.model else {}
-        made: Json = {
-            "description": answer.description,
-            "content": {answer.media_type: {"schema": schema}},
-        }
+        made: Json = {"description": answer.description}
+        if answer.media_type:
+            made["content"] = {answer.media_type: {"schema": schema}}
         if answer.headers:
             made["headers"] = {n: {"$ref": f"#/components/headers/{n}"} for n in answer.headers}
         return made

@@ -6,15 +6,13 @@ from urllib.parse import quote
 from pydantic_core import from_json, to_json
 from quart import Response, request
 
-from jobs.model import Job, JobError, JobState, now_ms
+from jobs.model import Job, JobError
 from jobs.registry import Task
 
 from . import times
 from .body import has_body, lingering
 from .problems import SLOW_BODY, Refusal
-
-POLL_SECONDS = 1  #: what clients are asked to wait between two looks at a job
-MAX_RETRY_AFTER = 3600
+from .run_times import run_times
 
 
 def job_object(job: Job, root: str) -> dict[str, Any]:
@@ -71,14 +69,6 @@ def description(task: Task[..., Any]) -> str:
     return (task.fn.__doc__ or "").strip()
 
 
-def retry_after(job: Job) -> str:
-    """Whole seconds until it is worth looking at a job that has not ended."""
-    if job.run_at is None or job.state is JobState.STARTED:
-        return str(POLL_SECONDS)
-    due = -(-(job.run_at - now_ms()) // 1000)
-    return str(min(max(due, POLL_SECONDS), MAX_RETRY_AFTER))
-
-
 def json_response(body: bytes, status: int = 200, **headers: str) -> Response:
     """A response of JSON text."""
     return Response(body, status, {"Content-Type": "application/json", **headers})
@@ -86,8 +76,10 @@ def json_response(body: bytes, status: int = 200, **headers: str) -> Response:
 
 def job_response(job: Job, root: str, status: int = 200, **headers: str) -> Response:
     """A response that is a job."""
-    if not job.state.ended:
-        headers["Retry-After"] = retry_after(job)
+    if job.state.ended:
+        run_times().learn(job)
+    else:
+        headers["Retry-After"] = str(run_times().retry_after(job))
     return json_response(to_json(job_object(job, root)), status, **headers)
 
 

@@ -32,12 +32,12 @@ def root() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter in the path or the query."""
+    """One parameter in the path, the query or a header."""
 
     name: str
     description: str
     schema: Mapping[str, Any]
-    place: Literal["path", "query"] = "query"
+    place: Literal["path", "query", "header"] = "query"
     example: Any = None
 
 
@@ -48,7 +48,7 @@ class Answer:
     status: int
     description: str
     model: type[BaseModel] | None = None  #: None: any JSON, or no JSON at all
-    media_type: str = "application/json"
+    media_type: str = "application/json"  #: empty: no body
     headers: tuple[str, ...] = ()  #: names; `openapi` says what they are
 
 

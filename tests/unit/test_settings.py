@@ -56,11 +56,21 @@ def test_the_cores_are_divided_among_the_service_processes() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
-    [({"lanes": -1}, "JOBS_LANES"), ({"grace": "soon"}, "JOBS_GRACE"), ({"lane": 1}, "lane")],
+    [
+        ({"lanes": -1}, "JOBS_LANES.*-1"),
+        ({"grace": "soon"}, "JOBS_GRACE.*'soon'"),
+        ({"lane": 1}, "no setting is named 'lane'"),
+    ],
 )
 def test_a_wrong_setting_is_named(arguments: dict[str, object], named: str) -> None:
     with pytest.raises(ConfigurationError, match=named):
         Settings.load(arguments=arguments)
+
+
+def test_a_wrong_secret_is_not_shown() -> None:
+    with pytest.raises(ConfigurationError, match="JOBS_SECRET_KEY") as raised:
+        Settings.load(arguments={"secret_key": ["hush"]})
+    assert "hush" not in str(raised.value)
 
 
 def test_a_wrong_environment_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
