@@ -77,6 +77,37 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         1_048_576, ge=1, description="Largest request body that the job API reads."
     )
+    body_timeout: float = Field(
+        30.0, gt=0, le=3600, description="Seconds that a body which the job API reads may take."
+    )
+    keep_alive_timeout: float = Field(
+        5.0,
+        gt=0,
+        le=3600,
+        description="Seconds that a connection may be idle, and that the head of a request may take.",
+    )
+    max_headers: int = Field(100, ge=1, description="Most header fields of one request.")
+    max_header_bytes: int = Field(
+        32_768, ge=1, description="Largest header fields of one request, in bytes together."
+    )
+    max_url_bytes: int = Field(
+        8192, ge=1, description="Longest path and query of one request, in bytes together."
+    )
+    max_requests: int = Field(
+        1000,
+        ge=1,
+        description="Requests that one process answers at one time, streams and websockets aside.",
+    )
+    rate_limit: str | None = Field(
+        None,
+        pattern=r"^[1-9][0-9]{0,8}/[smh]$",
+        description="Requests that one address may send to one process: 100/s, 600/m or 50/h; default: any.",
+    )
+    rate_burst: int | None = Field(
+        None,
+        ge=1,
+        description="... and how many of them at once; default: the number in rate_limit.",
+    )
     busy_timeout: float = Field(
         5.0,
         ge=0,

@@ -21,6 +21,12 @@ class ProblemType:
     help: str
 
 
+MALFORMED_REQUEST = ProblemType(
+    "malformed-request",
+    400,
+    "The request is not well-formed HTTP",
+    "Its head or the framing of its body is not what RFC 9112 says. The connection was closed.",
+)
 MALFORMED = ProblemType(
     "malformed-json",
     400,
@@ -84,6 +90,12 @@ TOO_LARGE = ProblemType(
     "The body is too large",
     "Pass a large input by reference: the address of a file, the key of a record.",
 )
+URI_TOO_LONG = ProblemType(
+    "uri-too-long",
+    414,
+    "The address is too long",
+    "Send what is long in a body (setting: max_url_bytes).",
+)
 MEDIA_TYPE = ProblemType(
     "unsupported-media-type",
     415,
@@ -104,11 +116,36 @@ KEY_REUSED = ProblemType(
     "A key names one request: its task, arguments and options. Send that very request again, or take a new key."
     " Nothing was stored.",
 )
+RATE_LIMITED = ProblemType(
+    "rate-limited",
+    429,
+    "Too many requests from one client",
+    "Nothing was done. Send the request again after the seconds in Retry-After (setting: rate_limit).",
+)
+HEADERS_TOO_LARGE = ProblemType(
+    "headers-too-large",
+    431,
+    "The header fields are too many or too large",
+    "Send fewer, or shorter ones; cookies are often to blame (settings: max_headers, max_header_bytes).",
+)
 UNEXPECTED = ProblemType(
     "internal-error",
     500,
     "Something went wrong here",
     "This is a fault of the service, not of the request; its log has the details.",
+)
+NOT_IMPLEMENTED = ProblemType(
+    "not-implemented",
+    501,
+    "The request asks for what is not implemented here",
+    "Methods are GET, HEAD, POST, PUT, PATCH, DELETE and OPTIONS, in capitals; a Transfer-Encoding can only be"
+    " `chunked`.",
+)
+OVERLOADED = ProblemType(
+    "overloaded",
+    503,
+    "Too many requests at one time",
+    "Nothing was done. Send the request again after the seconds in Retry-After (setting: max_requests).",
 )
 BUSY = ProblemType(
     "busy",
@@ -122,6 +159,12 @@ UNAVAILABLE = ProblemType(
     "The job store cannot be used",
     "Nothing was stored. The service is starting, stopping, or its database has a problem: see its log.",
 )
+HTTP_VERSION = ProblemType(
+    "http-version",
+    505,
+    "This version of HTTP is not spoken here",
+    "Send the request in HTTP/1.1; a proxy in front can speak the others.",
+)
 FULL = ProblemType(
     "storage-full",
     507,
@@ -129,11 +172,17 @@ FULL = ProblemType(
     "Nothing was stored. Free disk space, then send it again.",
 )
 
+ANYWHERE = (
+    MALFORMED_REQUEST, METHOD, URI_TOO_LONG, RATE_LIMITED, HEADERS_TOO_LARGE, UNEXPECTED, NOT_IMPLEMENTED,
+    OVERLOADED, HTTP_VERSION,
+)  # fmt: skip
+"""What any address may answer."""
+
 TYPES = {
     kind.slug: kind
     for kind in (
-        MALFORMED, BAD_KEY, NOT_FOUND, UNKNOWN_TASK, UNKNOWN_JOB, NOT_READY, METHOD, SLOW_BODY, NO_RESULT, ENDED,
-        TOO_LARGE, MEDIA_TYPE, INVALID, KEY_REUSED, UNEXPECTED, BUSY, UNAVAILABLE, FULL,
+        MALFORMED, BAD_KEY, NOT_FOUND, UNKNOWN_TASK, UNKNOWN_JOB, NOT_READY, SLOW_BODY, NO_RESULT, ENDED,
+        TOO_LARGE, MEDIA_TYPE, INVALID, KEY_REUSED, BUSY, UNAVAILABLE, FULL, *ANYWHERE,
     )
 }  # fmt: skip
 
