@@ -10,6 +10,7 @@ JobsError
 ├── UnknownTask
 ├── InvalidArguments            carries one `Problem` per wrong value
 │   └── InvalidJson
+│       └── JsonTooLarge
 ├── ContextError
 │   ├── NotCarriable            a value of `g` cannot travel
 │   ├── BadContext              a stored snapshot cannot be opened or restored
@@ -95,6 +96,10 @@ class InvalidArguments(JobsError):
 
 class InvalidJson(InvalidArguments):
     """A value that JSON, or one of the stores, cannot hold: NUL, lone surrogate, NaN, too deep, too large."""
+
+
+class JsonTooLarge(InvalidJson):
+    """JSON of more bytes than a setting allows."""
 
 
 class ContextError(JobsError):

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from . import current
 from .attempt import Attempt, caught, in_thread
-from .errors import BadContext, JobInterrupted
+from .errors import BadContext, JobInterrupted, JsonTooLarge, Problem
 from .model import ErrorKind, Invocation, Job, JobId, Outcome
 from .protocols import Interrupt
 from .registry import Registry
@@ -224,4 +224,8 @@ class Runner:
 
     def _dump(self, attempt: Attempt, result: Any) -> str:
         attempt.kind = ErrorKind.BAD_RESULT
-        return attempt.task.dump(result, max_bytes=self._max_result_bytes)
+        try:
+            return attempt.task.dump(result, max_bytes=self._max_result_bytes)
+        except JsonTooLarge as error:
+            detail = f"the result {error.problems[0].detail} (setting: max_result_bytes)"
+            raise JsonTooLarge([Problem("", detail)]) from None
