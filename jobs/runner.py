@@ -50,10 +50,18 @@ class Runner:
 
     # --- a child's main thread
 
+    def expect(self, invocation: Invocation) -> None:
+        """An attempt that is about to be run, or forgotten: it can be interrupted from now on."""
+        self._attempts[invocation.job_id] = Attempt(invocation)
+
+    def forget(self, invocation: Invocation) -> None:
+        """It does not run after all."""
+        del self._attempts[invocation.job_id]
+
     def run(self, invocation: Invocation) -> Outcome:
-        """Run an attempt in this thread: a sync function with no event loop running, so that
+        """Run an expected attempt in this thread: a sync function with no event loop running, so that
         `asyncio.run` works in it; an async one on a loop that is kept from job to job."""
-        attempt = self._attempts[invocation.job_id] = self._main = Attempt(invocation)
+        attempt = self._main = self._attempts[invocation.job_id]
         try:
             self._prepare(attempt)
             if self._app is None and not attempt.task.is_async:
