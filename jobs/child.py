@@ -191,7 +191,10 @@ def run_batch(payload: bytes) -> None:
     channel, runner = _child.channel, _child.runner
     try:
         for serial, invocation in wire.unpack_batch(payload):
+            # Before the service hears that it has begun: it may be interrupted at once.
+            runner.expect(invocation)
             if not channel.begin(serial, invocation.job_id):
+                runner.forget(invocation)
                 continue
             began = time.perf_counter()
             outcome = runner.run(invocation)

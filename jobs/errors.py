@@ -10,6 +10,7 @@ JobsError
 ├── UnknownTask
 ├── InvalidArguments            carries one `Problem` per wrong value
 │   └── InvalidJson
+│       └── JsonTooLarge
 ├── KeyReused                   an Idempotency-Key came with another request than before
 ├── ContextError
 │   ├── NotCarriable            a value of `g` cannot travel
@@ -98,6 +99,10 @@ class InvalidArguments(JobsError):
 
 class InvalidJson(InvalidArguments):
     """A value that JSON, or one of the stores, cannot hold: NUL, lone surrogate, NaN, too deep, too large."""
+
+
+class JsonTooLarge(InvalidJson):
+    """JSON of more bytes than a setting allows."""
 
 
 class KeyReused(JobsError):

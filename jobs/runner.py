@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from . import current
 from .attempt import Attempt, caught, in_thread
-from .errors import BadContext, JobInterrupted
+from .errors import BadContext, JobInterrupted, JsonTooLarge, Problem
 from .model import ErrorKind, Invocation, Job, JobId, Outcome
 from .protocols import Interrupt
 from .registry import Registry
@@ -50,10 +50,18 @@ class Runner:
 
     # --- a child's main thread
 
+    def expect(self, invocation: Invocation) -> None:
+        """An attempt that is about to be run, or forgotten: it can be interrupted from now on."""
+        self._attempts[invocation.job_id] = Attempt(invocation)
+
+    def forget(self, invocation: Invocation) -> None:
+        """It does not run after all."""
+        del self._attempts[invocation.job_id]
+
     def run(self, invocation: Invocation) -> Outcome:
-        """Run an attempt in this thread: a sync function with no event loop running, so that
+        """Run an expected attempt in this thread: a sync function with no event loop running, so that
         `asyncio.run` works in it; an async one on a loop that is kept from job to job."""
-        attempt = self._attempts[invocation.job_id] = self._main = Attempt(invocation)
+        attempt = self._main = self._attempts[invocation.job_id]
         try:
             self._prepare(attempt)
             if self._app is None and not attempt.task.is_async:
@@ -224,4 +232,8 @@ class Runner:
 
     def _dump(self, attempt: Attempt, result: Any) -> str:
         attempt.kind = ErrorKind.BAD_RESULT
-        return attempt.task.dump(result, max_bytes=self._max_result_bytes)
+        try:
+            return attempt.task.dump(result, max_bytes=self._max_result_bytes)
+        except JsonTooLarge as error:
+            detail = f"the result {error.problems[0].detail} (setting: max_result_bytes)"
+            raise JsonTooLarge([Problem("", detail)]) from None

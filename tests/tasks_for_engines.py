@@ -158,6 +158,85 @@ def fails_unspeakably() -> None:
     raise Unspeakable
 
 
+class Fatal(Exception):
+    """Whoever prints it is to exit."""
+
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+class Bottomless(Exception):
+    def __repr__(self) -> str:
+        return repr(self)
+
+    def __str__(self) -> str:
+        return repr(self)
+
+
+class Demanding(Exception):
+    """Pickles, and fails to unpickle."""
+
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__(f"{first} and {second}")
+
+
+ODD = {
+    "Fatal": Fatal,
+    "Bottomless": Bottomless,
+    "Demanding": lambda: Demanding(1, 2),
+    "huge": lambda: ValueError("x" * 10_000_000),
+    "unpicklable": lambda: ValueError(threading.Lock()),
+    "long name": type("A" * 10_000, (Exception,), {}),
+    "group": lambda: ExceptionGroup("both", [ValueError("one"), KeyError("two")]),
+    "noted": lambda: _noted(ValueError("no"), "a note \0 \ud800"),
+}
+
+
+def _noted(error: Exception, note: str) -> Exception:
+    error.add_note(note)
+    return error
+
+
+@task
+def fails_oddly(how: str) -> None:
+    raise ODD[how]()
+
+
+@task
+async def fails_oddly_async(how: str) -> None:
+    raise ODD[how]()
+
+
+@task
+def recurs(depth: int = 0) -> int:
+    return recurs.fn(depth + 1)
+
+
+@task
+async def recurs_async(depth: int = 0) -> int:
+    return await recurs_async.fn(depth + 1)
+
+
+@task
+def returns_a_deep_list(depth: int) -> Any:
+    made: list[Any] = []
+    for _ in range(depth):
+        made = [made]
+    return made
+
+
+@task
+def returns_itself() -> Any:
+    made: list[Any] = []
+    made.append(made)
+    return made
+
+
+@task
+def returns_odd_text() -> str:
+    return "a\0b"
+
+
 @task
 def fails_unprintably() -> None:
     raise ValueError("a\x00b\ud800c")

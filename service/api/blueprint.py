@@ -9,13 +9,14 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from jobs.errors import JobsError
 from service import docs
 
-from . import description, health, jobs, tasks
+from . import attempts, description, health, jobs, tasks
 from .problems import Refusal, from_error, from_http
 from .render import problem_response
 from .routes import Route, own, root
 
 TABLE: tuple[Route, ...] = (
     *jobs.routes,
+    *attempts.routes,
     *tasks.routes,
     *health.routes,
     *description.routes,

@@ -19,7 +19,12 @@ def job_object(job: Job, root: str) -> dict[str, Any]:
     """A job on the wire. `root` is where this API is mounted."""
     here = f"{root}/jobs/{job.id}"
     state = job.state
-    links = {"self": here, "result": f"{here}/result"}
+    links = {
+        "self": here,
+        "result": f"{here}/result",
+        "attempts": f"{here}/attempts",
+        "logs": f"{here}/logs",
+    }
     if not state.ended:
         links["cancel"] = here
     return {

@@ -133,6 +133,8 @@ async def test_wrong_arguments_in_order_are_pointed_at_by_number(api: Api) -> No
         ({"expires": "soon"}, "/expires"),
         ({"expires": [1]}, "/expires"),
         ({"timeout": 0}, "/timeout"),
+        ({"timeout": -1}, "/timeout"),
+        ({"timeout": 10**400}, "/timeout"),
         ({"max_attempts": 0}, "/max_attempts"),
         ({"max_attempts": 1000}, "/max_attempts"),
         ({"task": 1}, "/task"),

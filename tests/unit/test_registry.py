@@ -115,6 +115,8 @@ def test_submissions_carry_checked_arguments_and_options() -> None:
         for refused in (
             lambda: made.delay("x"),  # type: ignore[arg-type]
             lambda: made.apply_async((1,), countdown=-1),
+            lambda: made.apply_async((1,), max_attempts=0),
+            lambda: made.apply_async((1,), timeout=-1),
             lambda: made.apply(),
         ):
             with pytest.raises(InvalidArguments):
