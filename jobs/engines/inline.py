@@ -1,7 +1,8 @@
 """The engine that runs jobs in this process: for tests and debugging.
 
 An async job shares the service's event loop; a sync one has a thread, where nothing can stop it: a
-timeout or cancel has no effect on it, and at shutdown it is left behind, its job given back.
+timeout or cancel has no effect on it, and at shutdown it is left behind, its job given back. What jobs
+write is not captured, and what they use not measured: they share a process with everything else.
 """
 
 import asyncio
@@ -97,7 +98,7 @@ class InlineEngine:
                 timer.cancel()
         del self._running[invocation.job_id]
         stopped = outcome.state is JobState.PENDING
-        self._report(Withdrawn((invocation,)) if stopped else outcome)
+        self._report(Withdrawn((invocation,)) if stopped else outcome._replace(pid=os.getpid()))
 
     def _report(self, event: Event) -> None:
         self._events.append(event)
