@@ -184,7 +184,11 @@ class Jobs:
             hold=self.store.hold_fileno(),
         )
         return LaneEngine(
-            settings.lane_count, boot, stop_grace=settings.stop_grace, grace=settings.grace
+            settings.lane_count,
+            boot,
+            stop_grace=settings.stop_grace,
+            grace=settings.grace,
+            max_log_bytes=settings.max_log_bytes if settings.capture_output else None,
         )
 
     def _runner(self) -> Runner:

@@ -74,6 +74,13 @@ class Settings(BaseSettings):
     max_result_bytes: int = Field(
         8_388_608, ge=1, description="Largest result of one job, in bytes of JSON."
     )
+    capture_output: bool = Field(
+        True,
+        description="Keep what a job writes to stdout, stderr and its logs; false: it goes where the service's goes.",
+    )
+    max_log_bytes: int = Field(
+        1_048_576, ge=1, description="Most that is kept of one attempt's output, in bytes."
+    )
     max_body_bytes: int = Field(
         1_048_576, ge=1, description="Largest request body that the job API reads."
     )

@@ -9,12 +9,13 @@ from time import monotonic
 
 from jobs import wire
 from jobs.child import Boot
-from jobs.model import Invocation, JobId
+from jobs.model import Invocation, JobId, Usage
 from jobs.protocols import Call, Event, Interrupt, Started, Withdrawn
 
 from . import endings
 from .flights import Flight, Flights
 from .lanes_channel import LaneChannel
+from .lanes_output import LaneOutput
 from .lanes_process import LaneProcess
 from .pace import Pace
 
@@ -28,7 +29,7 @@ class Lane:
     """One child process and the invocations it has, in the order they run.
 
     `report` takes every event, `ring` is called when some have been reported, `ended` when the process
-    has died.
+    has died. `max_log_bytes` of what a job writes are kept; None: its output is not captured.
     """
 
     def __init__(
@@ -37,11 +38,13 @@ class Lane:
         pace: Pace,
         *,
         stop_grace: float,
+        max_log_bytes: int | None,
         report: Callable[[Event], None],
         ring: Callable[[], None],
         ended: Callable[["Lane"], None],
     ) -> None:
         self._boot, self._pace, self._stop_grace = boot, pace, stop_grace
+        self._max_log_bytes = max_log_bytes
         self._report, self._ring, self._ended = report, ring, ended
         self._loop = asyncio.get_running_loop()
         self._flights = Flights(pace)
@@ -55,7 +58,11 @@ class Lane:
 
     async def open(self) -> None:
         """Start the process. Raises `AppNotImportable`, `OSError`."""
-        self._process = LaneProcess(self._boot)
+        cap = self._max_log_bytes
+        self._process = LaneProcess(self._boot, capture=cap is not None)
+        self._output = LaneOutput(
+            self._process.output, self._process.mark, cap or 0, catch_up=self._catch_up
+        )
         gone = self.gone = self._loop.create_future()
         try:
             await self._process.ready()
@@ -68,6 +75,7 @@ class Lane:
             try:
                 await self._process.bury()
             finally:
+                self._close_output()
                 gone.set_result(None)
             raise
         self._channel = LaneChannel(
@@ -169,6 +177,10 @@ class Lane:
         else:  # most likely it is dying, and the pidfd will tell in a moment
             self._loop.call_later(_DYING, self.kill, how)
 
+    def _catch_up(self) -> None:
+        if self.ready:
+            self._channel.read()
+
     def _take(self, kind: int, serial: int, payload: bytes) -> None:
         self._sign_of_life = monotonic()
         if kind == wire.STARTED:
@@ -177,6 +189,8 @@ class Lane:
                 self._begin(serial, flight, payload)
         elif kind in (wire.SUCCESS, wire.FAILURE, wire.STOPPED):
             self._end(kind, serial, payload)
+        elif kind == wire.MARKING:
+            self._output.mark_follows()
         elif kind == wire.DROPPED:
             self._give_back(json.loads(payload))
         elif kind == wire.CALL:
@@ -187,10 +201,12 @@ class Lane:
     def _begin(self, serial: int, flight: Flight, payload: bytes) -> None:
         (flight.started_at,) = wire.WHEN.unpack(payload)
         flight.began = self._sign_of_life
+        flight.pid = self._process.pid
         self._current = flight
+        self._output.begin()
         self.useful = True
         invocation = flight.invocation
-        self._report(Started(invocation.job_id, invocation.attempt, self._process.pid))
+        self._report(Started(invocation.job_id, invocation.attempt, flight.pid))
         if flight.why is not None:  # it began before its withdrawal came
             self._stop(serial, flight, flight.why)
 
@@ -200,9 +216,11 @@ class Lane:
             return
         if flight is self._current:
             self._current = None
-        event, took = endings.told(flight, kind, payload)
+        at, took, cpu, max_rss, marked = wire.ENDED.unpack_from(payload)
+        flight.log = self._output.end(marked=marked)
         self._pace.learn(flight.invocation.task, took)
-        self._report(event)
+        rest = payload[wire.ENDED.size :]
+        self._report(endings.told(flight, kind, at, Usage(max_rss, cpu), rest))
 
     def _reply(self, call: int, answer: bytes) -> None:
         self._channel.send(wire.frame(wire.REPLY, call, answer))
@@ -273,13 +291,21 @@ class Lane:
         try:
             code = await self._process.bury()
         finally:
+            log = self._close_output()
             if self.gone is not None:
                 self.gone.set_result(None)
         for serial, flight in self._flights.items():
             self._flights.remove(serial)
+            flight.log = log
             self._report(
                 endings.died_with(
                     flight, code, killed=self._process.killed, because=self._why_killed
                 )
             )
         self._ring()
+
+    def _close_output(self) -> str | None:
+        """The rest of what the job wrote that ran last, if it has not ended."""
+        log = self._output.close()
+        self._process.close_output()
+        return log

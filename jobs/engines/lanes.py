@@ -33,12 +33,22 @@ class LaneEngine:
     """`lanes` child processes, each told by `boot` what to import.
 
     `stop_grace` is the time in seconds between asking a job to stop (cancel, timeout) and killing its
-    process; `grace`, how long running jobs have to finish when the engine closes.
+    process; `grace`, how long running jobs have to finish when the engine closes. Of what a job writes
+    to stdout and stderr `max_log_bytes` are kept; None: it goes where the service's own output does.
     """
 
-    def __init__(self, lanes: int, boot: Boot, *, stop_grace: float, grace: float) -> None:
+    def __init__(
+        self,
+        lanes: int,
+        boot: Boot,
+        *,
+        stop_grace: float,
+        grace: float,
+        max_log_bytes: int | None = 1_048_576,
+    ) -> None:
         self._count, self._boot = lanes, boot
         self._stop_grace, self._grace = stop_grace, grace
+        self._max_log_bytes = max_log_bytes
         self._pace = Pace()
         self._lanes: list[Lane] = []
         self._where: dict[JobId, Lane] = {}
@@ -154,6 +164,7 @@ class LaneEngine:
             self._boot,
             self._pace,
             stop_grace=self._stop_grace,
+            max_log_bytes=self._max_log_bytes,
             report=self._report,
             ring=self._ring,
             ended=self._replace,

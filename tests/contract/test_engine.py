@@ -56,6 +56,13 @@ async def test_a_job_knows_which_it_is(play: Play) -> None:
     assert outcome.attempt == 3
 
 
+async def test_an_outcome_names_the_process_that_it_ran_in(play: Play) -> None:
+    ended, failed = await play.run("pid"), await play.run("fails")
+    assert ended.result == str(ended.pid)
+    assert failed.pid is not None
+    assert (ended.signal, failed.signal) == (None, None)
+
+
 @pytest.mark.parametrize("task", ["spill", "spill_async"])
 async def test_context_variables_do_not_leak_from_job_to_job(play: Play, task: str) -> None:
     assert [(await play.run(task)).result for _ in range(4)] == ['"clean"'] * 4
