@@ -10,19 +10,21 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from . import current, processes, wire
 from .channel import INTERRUPT_SIGNAL, Channel
+from .hygiene import Habitat
 from .lane_client import LaneSubmitter
 from .model import JobId
 from .protocols import Interrupt
 from .registry import Registry, default_registry
 from .runner import Runner
 from .sealing import Sealer
+from .upkeep import Upkeep
 
 FORKSERVER_REQUEST = "JOBS_FORKSERVER"
 """Environment of the forkserver: JSON of `path` (sys.path), `app` and `modules`, for `jobs.guardian`."""
@@ -37,7 +39,8 @@ class Boot:
 
     `app` is an import string (`module:app` or `module:factory()`), `modules` those that register tasks,
     `keys` open request snapshots, `nice` is the niceness; `hold` is a descriptor of the service whose
-    lock is to last as long as any child does.
+    lock is to last as long as any child does. A child is replaced after `recycle_after_jobs`, and when it
+    has grown by `recycle_after_bytes`; 0: never.
     """
 
     app: str | None = None
@@ -46,6 +49,8 @@ class Boot:
     max_result_bytes: int = 8_388_608
     max_args_bytes: int = 262_144
     nice: int = 0
+    recycle_after_jobs: int = 0
+    recycle_after_bytes: int = 0
     hold: int | None = None
 
 
@@ -55,6 +60,7 @@ class _Child:
     def __init__(self, boot: Boot, side: Connection, held: Connection | None) -> None:
         self.boot, self.side, self.held = boot, side, held
         self.runner: Runner | None = None
+        self.upkeep: Upkeep | None = None
         self.channel = Channel(
             side.fileno(),
             wire.frame_limit(boot.max_result_bytes),
@@ -120,6 +126,12 @@ def prepare() -> bytes:
         error = _explain(raised)
     _keep_descriptors_from_programs()
     gc.freeze()  # what is here now stays: no collection need look at it
+    if _child.runner is not None:
+        _child.upkeep = Upkeep(
+            Habitat(_child.runner.kept_loop),
+            jobs=_child.boot.recycle_after_jobs,
+            grown=_child.boot.recycle_after_bytes,
+        )
     guardian = sys.modules.get("jobs.guardian")
     guarded = guardian is not None and guardian.guarding == os.getppid()
     note = guardian.left_to_children if guardian is not None and guarded else None
@@ -188,7 +200,8 @@ def run_batch(payload: bytes) -> None:
     """Run the invocations of a batch, one after another, and report on the channel."""
     assert _child is not None
     assert _child.runner is not None
-    channel, runner = _child.channel, _child.runner
+    assert _child.upkeep is not None
+    channel, runner, upkeep = _child.channel, _child.runner, _child.upkeep
     try:
         for serial, invocation in wire.unpack_batch(payload):
             if not channel.begin(serial, invocation.job_id):
@@ -199,6 +212,10 @@ def run_batch(payload: bytes) -> None:
             processes.kill_children()
             _flush()
             channel.end(outcome, took)
+            retirement = upkeep.after(runner.find(invocation.task), outcome, took)
+            if retirement is not None:
+                channel.retire(json.dumps(asdict(retirement)).encode())
+                os._exit(0)
         channel.flush()
     except BaseException:  # noqa: BLE001 - the lane is of no use any more; the service replaces it
         with contextlib.suppress(Exception):

@@ -10,12 +10,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from . import current
+from . import current, memory
 from .attempt import Attempt, caught, in_thread
 from .errors import BadContext, JobInterrupted
 from .model import ErrorKind, Invocation, Job, JobId, Outcome
 from .protocols import Interrupt
-from .registry import Registry
+from .registry import Registry, Task
 from .restore import restored
 from .sealing import Sealer
 from .snapshot import Carrier, RequestSnapshot
@@ -99,6 +99,14 @@ class Runner:
                 outside, self._outside = self._outside, None
                 context.run(outside)
         return attempt.loop_task.result()
+
+    def kept_loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop that `run` keeps from job to job, once there is one."""
+        return self._loop
+
+    def find(self, name: str) -> Task[..., Any] | None:
+        """The task of that name, if there is one."""
+        return self._registry.find(name)
 
     # --- on an event loop that others use too
 
@@ -199,22 +207,37 @@ class Runner:
     def _call_sync(self, attempt: Attempt) -> Any:
         attempt.cancellable = False
         attempt.kind = ErrorKind.EXCEPTION
+        cap = self._cap(attempt)
         try:
             attempt.in_sync_code = True
             if self._main is attempt:
                 self.deliver()
             return attempt.task.call(attempt.invocation.args)
+        except MemoryError as error:
+            cap.lift()
+            raise cap.explain(error) from None
         finally:
+            cap.lift()
             attempt.in_sync_code = False
             self._leave_forks()
 
     async def _call_async(self, attempt: Attempt) -> Any:
         attempt.kind = ErrorKind.EXCEPTION
+        cap = self._cap(attempt)
         try:
             return await attempt.task.call(attempt.invocation.args)
+        except MemoryError as error:
+            cap.lift()
+            raise cap.explain(error) from None
         finally:
+            cap.lift()
             attempt.cancellable = False
             self._leave_forks()
+
+    def _cap(self, attempt: Attempt) -> memory.Cap:
+        """The task's memory cap, where this process is the job's alone."""
+        most = attempt.task.max_memory_mb
+        return memory.UNCAPPED if most is None or self._main is not attempt else memory.Cap(most)
 
     def _leave_forks(self) -> None:
         # A task that forks and returns twice must not be a second runner of this lane's jobs.

@@ -21,6 +21,9 @@ FAILURE: Final = 3  #: `ENDED`, then the error's JSON
 STOPPED: Final = 4  #: `ENDED`: stopped by a shutdown, to be given back
 DROPPED: Final = 5  #: JSON list of the serials that will not run
 CALL: Final = 6  #: JSON of the verb's name, a line feed, the body; the serial is the call's own
+RETIRE: Final = (
+    7  #: JSON of a `Retirement`: it ends here, and what it has not begun is to run elsewhere
+)
 # To the child.
 INTERRUPT: Final = 16  #: why, as `Interrupt` spells it
 WITHDRAW: Final = 17  #: JSON list of serials to drop if they have not begun

@@ -25,10 +25,10 @@ def told(flight: Flight, kind: int, payload: bytes) -> tuple[Outcome | Withdrawn
 
 
 def died_with(
-    flight: Flight, code: int | None, *, killed: bool, because: str
+    flight: Flight, code: int | None, *, killed: bool, because: str, starved: bool
 ) -> Outcome | Withdrawn:
     """By the death of its child: with that exit code, and `killed` by us, if not for the job's own sake
-    then `because` of something else."""
+    then `because` of something else; `starved`: the kernel has killed for want of memory meanwhile."""
     if flight.why is Interrupt.SHUTDOWN:
         return Withdrawn((flight.invocation,))
     if flight.why is not None:
@@ -37,7 +37,7 @@ def died_with(
         return _outcome(flight, state, now_ms(), error=error)
     how = because or exit_in_words(code)
     if code == -signal.SIGKILL and not killed:
-        how += ", possibly because memory ran out,"
+        how += " because memory ran out" if starved else " (by whom is not known)"
     error = JobError(ErrorKind.CRASH, "Crash", f"the job's process {how} while it ran the job")
     return _outcome(flight, JobState.FAILURE, now_ms(), error=error)
 

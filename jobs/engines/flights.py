@@ -14,7 +14,16 @@ _SUBMISSIONS = 2  #: batches at once: the next is there when one ends
 class Flight:
     """An invocation in a lane."""
 
-    __slots__ = ("began", "cost", "invocation", "kill_at", "started_at", "why", "withdrawing")
+    __slots__ = (
+        "began",
+        "cost",
+        "invocation",
+        "kill_at",
+        "reliefs",
+        "started_at",
+        "why",
+        "withdrawing",
+    )
 
     def __init__(self, invocation: Invocation, cost: float) -> None:
         self.invocation = invocation
@@ -24,6 +33,7 @@ class Flight:
         self.why: Interrupt | None = None
         self.kill_at: float | None = None
         self.withdrawing = False
+        self.reliefs = 0  #: how often it has been given memory beyond its cap
 
 
 class Flights:

@@ -10,9 +10,9 @@ ROOT = Path(__file__).parents[2]
 
 FLOORS = {
     0: "errors forms model pointers protocols retry settings strict_json json_writer",
-    1: "annotations current functions handle registry restore sealing shadowing signature snapshot"
+    1: "annotations current functions handle hygiene registry restore sealing shadowing signature snapshot"
     " submission",
-    2: "attempt channel child failures guardian lane_client runner stores wire processes",
+    2: "attempt channel child failures guardian lane_client memory runner stores upkeep wire processes",
     3: "dispatcher engines operation portal waiters",
     4: "extension",
 }
