@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import gc
 import locale
 import os
 import resource
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -17,6 +19,18 @@ import pytest
 from jobs.hygiene import KINDS, MANY_DESCRIPTORS, Habitat
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux gives these guarantees")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quiet() -> None:
+    """What other tests have left in this process, collected or about to end, is no change of ours."""
+    for _ in range(100):
+        gc.collect()
+        habitat = Habitat()
+        time.sleep(0.2)
+        if not habitat.differences() and habitat.looks_clean():
+            return
+    pytest.fail("this process does not come to rest")
 
 
 @contextmanager
