@@ -212,7 +212,7 @@ def run_batch(payload: bytes) -> None:
             processes.kill_children()
             _flush()
             channel.end(outcome, took)
-            retirement = upkeep.after(runner.find(invocation.task), outcome, took)
+            retirement = upkeep.after(invocation, outcome, took, runner.keeps(invocation.task))
             if retirement is not None:
                 channel.retire(json.dumps(asdict(retirement)).encode())
                 os._exit(0)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from .attempt import Attempt, caught, in_thread
 from .errors import BadContext, JobInterrupted
 from .model import ErrorKind, Invocation, Job, JobId, Outcome
 from .protocols import Interrupt
-from .registry import Registry, Task
+from .registry import Registry
 from .restore import restored
 from .sealing import Sealer
 from .snapshot import Carrier, RequestSnapshot
@@ -104,9 +104,10 @@ class Runner:
         """The event loop that `run` keeps from job to job, once there is one."""
         return self._loop
 
-    def find(self, name: str) -> Task[..., Any] | None:
-        """The task of that name, if there is one."""
-        return self._registry.find(name)
+    def keeps(self, name: str) -> Collection[str]:
+        """What the task of that name means to leave in this process."""
+        task = self._registry.find(name)
+        return () if task is None else task.keeps
 
     # --- on an event loop that others use too
 
@@ -235,8 +236,8 @@ class Runner:
             self._leave_forks()
 
     def _cap(self, attempt: Attempt) -> memory.Cap:
-        """The task's memory cap, where this process is the job's alone."""
-        most = attempt.task.max_memory_mb
+        """The job's memory cap, where this process is the job's alone."""
+        most = attempt.invocation.max_memory_mb
         return memory.UNCAPPED if most is None or self._main is not attempt else memory.Cap(most)
 
     def _leave_forks(self) -> None:

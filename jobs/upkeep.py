@@ -1,11 +1,11 @@
 """Whether a child process is fit to run another job, asked after each."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from . import memory
 from .hygiene import Habitat
-from .model import Outcome
-from .registry import Task
+from .model import Invocation, Outcome
 
 THOROUGH_AFTER = 0.005  #: seconds; a job that ran longer is worth a close look
 THOROUGH_EVERY = 64  #: jobs
@@ -35,41 +35,34 @@ class Upkeep:
         self._began_with = memory.resident()
 
     def after(
-        self, task: Task[..., object] | None, outcome: Outcome, took: float
+        self, invocation: Invocation, outcome: Outcome, took: float, keeps: Collection[str]
     ) -> Retirement | None:
-        """Why this process is not to run another job, if so; `task` has just run, for `took` seconds."""
+        """Why this process is not to run another job, if so, now that this one has run, for `took` seconds;
+        `keeps` is what its task means to leave."""
         self._jobs += 1
-        if task is None:
-            return None
-        if task.isolation == "fresh":
-            return Retirement(task.name, because="each job of its task has a process of its own")
-        if task.max_memory_mb and outcome.error is not None and outcome.error.type == "MemoryError":
-            return Retirement(
-                task.name, because="it ran out of the memory that the job was allowed"
-            )
-        thorough = (
-            took > THOROUGH_AFTER or task.name not in self._met or not self._jobs % THOROUGH_EVERY
-        )
+        task = invocation.task
+        if invocation.fresh:
+            return Retirement(task, because="each job of its task has a process of its own")
+        ran_out = outcome.error is not None and outcome.error.type == MemoryError.__name__
+        if invocation.max_memory_mb and ran_out:
+            return Retirement(task, because="it ran out of the memory that the job was allowed")
+        thorough = took > THOROUGH_AFTER or task not in self._met or not self._jobs % THOROUGH_EVERY
         if thorough or not self._habitat.looks_clean():
-            self._met.add(task.name)
+            self._met.add(task)
             try:
-                left = self._habitat.differences(task.keeps)
+                left = self._habitat.differences(keeps)
             except Exception as error:  # noqa: BLE001 - whatever the job has done to what looks
                 left = {"unknown": f"what it left cannot be seen ({error!r})"}
             if left:
-                return Retirement(task.name, left)
+                return Retirement(task, left)
         return self._used_up(task, thorough or not self._jobs % MEMORY_EVERY)
 
-    def _used_up(self, task: Task[..., object], measure: bool) -> Retirement | None:
+    def _used_up(self, task: str, measure: bool) -> Retirement | None:
         if self._most_jobs and self._jobs >= self._most_jobs:
-            return Retirement(
-                task.name, because=f"it has run {self._jobs} jobs (recycle_after_jobs)"
-            )
+            return Retirement(task, because=f"it has run {self._jobs} jobs (recycle_after_jobs)")
         if self._most_grown and measure and memory.peak() - self._began_with > self._most_grown:
             grown = memory.resident() - self._began_with
             if grown > self._most_grown:
-                grown_mb = grown // memory.MIB
-                return Retirement(
-                    task.name, because=f"it has grown by {grown_mb} MiB (recycle_after_mb)"
-                )
+                mb = grown // memory.MIB
+                return Retirement(task, because=f"it has grown by {mb} MiB (recycle_after_mb)")
         return None

@@ -106,6 +106,8 @@ def pack_batch(first: int, invocations: Sequence[Invocation]) -> bytes:
                 each.task,
                 each.timeout,
                 each.max_attempts,
+                each.fresh,
+                each.max_memory_mb,
                 len(args),
                 context,
             ]
@@ -119,14 +121,17 @@ def unpack_batch(data: bytes) -> list[tuple[int, Invocation]]:
     at = _LENGTH.size + _LENGTH.unpack_from(data)[0]
     serial, *rows = json.loads(data[_LENGTH.size : at])
     batch = []
-    for job_id, attempt, task, timeout, max_attempts, args_length, context_length in rows:
+    for *row, args_length, context_length in rows:
+        job_id, attempt, task, timeout, max_attempts, fresh, max_memory_mb = row
         args = data[at : at + args_length].decode()
         at += args_length
         context = None
         if context_length >= 0:
             context = data[at : at + context_length]
             at += context_length
-        invocation = Invocation(job_id, attempt, task, args, context, timeout, max_attempts)
+        invocation = Invocation(
+            job_id, attempt, task, args, context, timeout, max_attempts, fresh, max_memory_mb
+        )
         batch.append((serial, invocation))
         serial += 1
     return batch
