@@ -90,6 +90,11 @@ class Channel:
             self._send(self._unsent)
             self._unsent = b""
 
+    def retire(self, why: bytes) -> None:
+        """Say that no further job begins here."""
+        self._send(self._unsent + wire.frame(wire.RETIRE, 0, why))
+        self._unsent = b""
+
     def on_signal(self, _number: int, _frame: object) -> None:
         """Signal handler. An exception in the middle of a write would leave half a frame."""
         if self._busy:

@@ -10,13 +10,14 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from . import current, processes, wire
 from .channel import INTERRUPT_SIGNAL, Channel
+from .hygiene import Habitat
 from .lane_client import LaneSubmitter
 from .model import JobId
 from .output import Output, log_to_stderr
@@ -24,6 +25,7 @@ from .protocols import Interrupt
 from .registry import Registry, default_registry
 from .runner import Runner
 from .sealing import Sealer
+from .upkeep import Upkeep
 from .usage import Meter
 
 FORKSERVER_REQUEST = "JOBS_FORKSERVER"
@@ -39,7 +41,8 @@ class Boot:
 
     `app` is an import string (`module:app` or `module:factory()`), `modules` those that register tasks,
     `keys` open request snapshots, `nice` is the niceness; `hold` is a descriptor of the service whose
-    lock is to last as long as any child does.
+    lock is to last as long as any child does. A child is replaced after `recycle_after_jobs`, and when it
+    has grown by `recycle_after_bytes`; 0: never.
     """
 
     app: str | None = None
@@ -48,6 +51,8 @@ class Boot:
     max_result_bytes: int = 8_388_608
     max_args_bytes: int = 262_144
     nice: int = 0
+    recycle_after_jobs: int = 0
+    recycle_after_bytes: int = 0
     hold: int | None = None
 
 
@@ -60,6 +65,7 @@ class _Child:
         self.boot, self.side, self.held, self.output = boot, side, held, output
         self.meter = Meter()
         self.runner: Runner | None = None
+        self.upkeep: Upkeep | None = None
         self.channel = Channel(
             side.fileno(),
             wire.frame_limit(boot.max_result_bytes),
@@ -141,6 +147,12 @@ def prepare() -> bytes:
     _keep_descriptors_from_programs()
     _child.meter = Meter()
     gc.freeze()  # what is here now stays: no collection need look at it
+    if _child.runner is not None:
+        _child.upkeep = Upkeep(
+            Habitat(_child.runner.kept_loop),
+            jobs=_child.boot.recycle_after_jobs,
+            grown=_child.boot.recycle_after_bytes,
+        )
     guardian = sys.modules.get("jobs.guardian")
     guarded = guardian is not None and guardian.guarding == os.getppid()
     note = guardian.left_to_children if guardian is not None and guarded else None
@@ -211,7 +223,8 @@ def run_batch(payload: bytes) -> None:
     """Run the invocations of a batch, one after another, and report on the channel."""
     assert _child is not None
     assert _child.runner is not None
-    channel, runner = _child.channel, _child.runner
+    assert _child.upkeep is not None
+    channel, runner, upkeep = _child.channel, _child.runner, _child.upkeep
     meter, output = _child.meter, _child.output
     try:
         for serial, invocation in wire.unpack_batch(payload):
@@ -227,6 +240,10 @@ def run_batch(payload: bytes) -> None:
             _flush()
             marked = output is not None and output.mark(channel)
             channel.end(outcome, took, meter.lap(took), marked=marked)
+            retirement = upkeep.after(invocation, outcome, took, runner.keeps(invocation.task))
+            if retirement is not None:
+                channel.retire(json.dumps(asdict(retirement)).encode())
+                os._exit(0)
         channel.flush()
     except BaseException:  # noqa: BLE001 - the lane is of no use any more; the service replaces it
         with contextlib.suppress(Exception):

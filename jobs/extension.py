@@ -11,7 +11,7 @@ from uuid import UUID
 
 from quart import Quart, current_app, g, has_app_context, has_request_context, request
 
-from . import current
+from . import current, memory
 from .child import Boot
 from .engines.inline import InlineEngine
 from .engines.lanes import LaneEngine
@@ -181,6 +181,8 @@ class Jobs:
             max_result_bytes=settings.max_result_bytes,
             max_args_bytes=settings.max_args_bytes,
             nice=settings.nice,
+            recycle_after_jobs=settings.recycle_after_jobs,
+            recycle_after_bytes=_most_growth(settings),
             hold=self.store.hold_fileno(),
         )
         return LaneEngine(
@@ -348,6 +350,13 @@ class Jobs:
         if asyncio.get_running_loop() is self._loop:
             return await work()
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), self._loop))
+
+
+def _most_growth(settings: Settings) -> int:
+    """Bytes by which a child may grow."""
+    if settings.recycle_after_mb is not None:
+        return settings.recycle_after_mb * memory.MIB
+    return memory.of_machine() // (2 * settings.lane_count * settings.workers)
 
 
 def import_string(app: Quart) -> str:

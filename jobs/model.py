@@ -139,6 +139,12 @@ class Invocation(NamedTuple):
     context: bytes | None = None
     timeout: float | None = None
     max_attempts: int = 1
+    fresh: bool = (
+        False  #: it is to have a process that has run nothing before and runs nothing after
+    )
+    max_memory_mb: int | None = (
+        None  #: MiB that it may have more than its process had when it began
+    )
 
     @classmethod
     def of(cls, job: Job) -> "Invocation":

@@ -3,14 +3,14 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
 
-from . import current
+from . import current, memory
 from .attempt import Attempt, caught, in_thread
 from .errors import BadContext, JobInterrupted, JsonTooLarge, Problem
 from .model import ErrorKind, Invocation, Job, JobId, Outcome
@@ -107,6 +107,15 @@ class Runner:
                 outside, self._outside = self._outside, None
                 context.run(outside)
         return attempt.loop_task.result()
+
+    def kept_loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop that `run` keeps from job to job, once there is one."""
+        return self._loop
+
+    def keeps(self, name: str) -> Collection[str]:
+        """What the task of that name means to leave in this process."""
+        task = self._registry.find(name)
+        return () if task is None else task.keeps
 
     # --- on an event loop that others use too
 
@@ -208,22 +217,37 @@ class Runner:
     def _call_sync(self, attempt: Attempt) -> Any:
         attempt.cancellable = False
         attempt.kind = ErrorKind.EXCEPTION
+        cap = self._cap(attempt)
         try:
             attempt.in_sync_code = True
             if self._main is attempt:
                 self.deliver()
             return attempt.task.call(attempt.invocation.args)
+        except MemoryError as error:
+            cap.lift()
+            raise cap.explain(error) from None
         finally:
+            cap.lift()
             attempt.in_sync_code = False
             self._leave_forks()
 
     async def _call_async(self, attempt: Attempt) -> Any:
         attempt.kind = ErrorKind.EXCEPTION
+        cap = self._cap(attempt)
         try:
             return await attempt.task.call(attempt.invocation.args)
+        except MemoryError as error:
+            cap.lift()
+            raise cap.explain(error) from None
         finally:
+            cap.lift()
             attempt.cancellable = False
             self._leave_forks()
+
+    def _cap(self, attempt: Attempt) -> memory.Cap:
+        """The job's memory cap, where this process is the job's alone."""
+        most = attempt.invocation.max_memory_mb
+        return memory.UNCAPPED if most is None or self._main is not attempt else memory.Cap(most)
 
     def _leave_forks(self) -> None:
         # A task that forks and returns twice must not be a second runner of this lane's jobs.

@@ -62,6 +62,14 @@ class Settings(BaseSettings):
         le=19,
         description="Niceness of the child processes, so that jobs do not starve the API.",
     )
+    recycle_after_jobs: int = Field(
+        0, ge=0, description="Jobs after which a child process is replaced; 0: never."
+    )
+    recycle_after_mb: int | None = Field(
+        None,
+        ge=0,
+        description="MiB by which a child process may grow; default: its share of half the memory; 0: any number.",
+    )
     max_crashes: int = Field(
         3,
         ge=1,

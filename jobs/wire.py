@@ -31,6 +31,9 @@ STOPPED: Final = 4  #: `ENDED`: stopped by a shutdown, to be given back
 DROPPED: Final = 5  #: JSON list of the serials that will not run
 CALL: Final = 6  #: JSON of the verb's name, a line feed, the body; the serial is the call's own
 MARKING: Final = 7  #: the job is over, and the mark about to be written behind its output
+RETIRE: Final = (
+    8  #: JSON of a `Retirement`: it ends here, and what it has not begun is to run elsewhere
+)
 # To the child.
 INTERRUPT: Final = 16  #: why, as `Interrupt` spells it
 WITHDRAW: Final = 17  #: JSON list of serials to drop if they have not begun
@@ -115,6 +118,8 @@ def pack_batch(first: int, invocations: Sequence[Invocation]) -> bytes:
                 each.task,
                 each.timeout,
                 each.max_attempts,
+                each.fresh,
+                each.max_memory_mb,
                 len(args),
                 context,
             ]
@@ -128,14 +133,17 @@ def unpack_batch(data: bytes) -> list[tuple[int, Invocation]]:
     at = _LENGTH.size + _LENGTH.unpack_from(data)[0]
     serial, *rows = json.loads(data[_LENGTH.size : at])
     batch = []
-    for job_id, attempt, task, timeout, max_attempts, args_length, context_length in rows:
+    for *row, args_length, context_length in rows:
+        job_id, attempt, task, timeout, max_attempts, fresh, max_memory_mb = row
         args = data[at : at + args_length].decode()
         at += args_length
         context = None
         if context_length >= 0:
             context = data[at : at + context_length]
             at += context_length
-        invocation = Invocation(job_id, attempt, task, args, context, timeout, max_attempts)
+        invocation = Invocation(
+            job_id, attempt, task, args, context, timeout, max_attempts, fresh, max_memory_mb
+        )
         batch.append((serial, invocation))
         serial += 1
     return batch

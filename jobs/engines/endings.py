@@ -23,9 +23,11 @@ def told(flight: Flight, kind: int, at: int, usage: Usage, rest: bytes) -> Outco
     return ended._replace(final=final, again_in=again_in)
 
 
-def died_with(flight: Flight, code: int | None, *, killed: bool, because: str) -> Outcome:
+def died_with(
+    flight: Flight, code: int | None, *, killed: bool, because: str, starved: bool
+) -> Outcome:
     """By the death of its child: with that exit code, and `killed` by us, if not for the job's own sake
-    then `because` of something else."""
+    then `because` of something else; `starved`: the kernel has killed for want of memory meanwhile."""
     number = -code if code is not None and code < 0 else None
     if flight.why is Interrupt.SHUTDOWN:
         return _outcome(flight, JobState.PENDING, now_ms(), signal=number)
@@ -35,7 +37,7 @@ def died_with(flight: Flight, code: int | None, *, killed: bool, because: str) -
         return _outcome(flight, state, now_ms(), error=error, signal=number)
     how = because or exit_in_words(code)
     if number == SIGKILL and not killed:
-        how += ", possibly because memory ran out,"
+        how += " because memory ran out" if starved else " (by whom is not known)"
     error = JobError(ErrorKind.CRASH, "Crash", f"the job's process {how} while it ran the job")
     return _outcome(flight, JobState.FAILURE, now_ms(), error=error, signal=number)
 

@@ -21,6 +21,7 @@ class Flight:
         "kill_at",
         "log",
         "pid",
+        "reliefs",
         "started_at",
         "why",
         "withdrawing",
@@ -36,6 +37,7 @@ class Flight:
         self.why: Interrupt | None = None
         self.kill_at: float | None = None
         self.withdrawing = False
+        self.reliefs = 0  #: how often it has been given memory beyond its cap
 
 
 class Flights:

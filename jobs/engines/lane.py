@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from time import monotonic
 
-from jobs import wire
+from jobs import memory, wire
 from jobs.child import Boot
 from jobs.model import Invocation, JobId, Usage
 from jobs.protocols import Call, Event, Interrupt, Started, Withdrawn
@@ -17,11 +17,14 @@ from .flights import Flight, Flights
 from .lanes_channel import LaneChannel
 from .lanes_output import LaneOutput
 from .lanes_process import LaneProcess
-from .pace import Pace
+from .oom import OomWatch
+from .pace import BUDGET, Pace
+from .retirements import Retirements
 
 _SLOW = 0.05  #: seconds; who waits behind a job that runs longer is taken elsewhere
 _UNRESPONSIVE = 10.0  #: seconds within which a child must begin a job that it has
 _MANY = 5  #: jobs in the lane; with fewer, each is heard of at once
+_RELIEFS = 8  #: times that a job at its memory cap is helped over an unwinding
 _DYING = 0.1  #: seconds between the end of a child's channel and its own
 
 
@@ -42,10 +45,13 @@ class Lane:
         report: Callable[[Event], None],
         ring: Callable[[], None],
         ended: Callable[["Lane"], None],
+        oom: OomWatch,
+        retirements: Retirements,
     ) -> None:
         self._boot, self._pace, self._stop_grace = boot, pace, stop_grace
         self._max_log_bytes = max_log_bytes
         self._report, self._ring, self._ended = report, ring, ended
+        self._oom, self._retirements = oom, retirements
         self._loop = asyncio.get_running_loop()
         self._flights = Flights(pace)
         self._current: Flight | None = None
@@ -55,6 +61,8 @@ class Lane:
         self.gone: asyncio.Future[None] | None = None  #: done when nothing of its process is left
         self.ready = False
         self.useful = False  #: has begun a job
+        self._retiring = False
+        self._reserved = False  # for the one job that it has
 
     async def open(self) -> None:
         """Start the process. Raises `AppNotImportable`, `OSError`."""
@@ -106,12 +114,26 @@ class Lane:
     @property
     def takes(self) -> bool:
         """Whether a batch for it is worth its while."""
-        return self.ready and self._flights.may_follow
+        return self._has_a_future and self._flights.may_follow
 
     @property
     def room(self) -> int:
         """How many more invocations of the usual kind it takes now."""
-        return self._flights.room if self.ready else 0
+        return self._flights.room if self._has_a_future else 0
+
+    @property
+    def pristine(self) -> bool:
+        """Whether it has run nothing, and has nothing."""
+        return self.ready and not self.useful and not self._flights
+
+    @property
+    def busy(self) -> bool:
+        """Whether it runs what takes longer than a job should make others wait."""
+        return self._current is not None and monotonic() - self._current.began > _SLOW
+
+    @property
+    def _has_a_future(self) -> bool:
+        return self.ready and not self._retiring and not (self._reserved and self._flights)
 
     # --- to the child
 
@@ -119,6 +141,7 @@ class Lane:
         """Run these after those it has."""
         if not self._flights:
             self._sign_of_life = monotonic()
+        self._reserved = invocations[0].fresh
         first = self._flights.add(invocations)
         self._process.run(wire.pack_batch(first, invocations))
 
@@ -166,6 +189,7 @@ class Lane:
         """SIGKILL; what becomes of its jobs follows as soon as it is dead."""
         if self.ready:
             self._why_killed = self._why_killed or why
+            self._retiring = True
             self._process.kill()
 
     # --- from the child
@@ -193,6 +217,9 @@ class Lane:
             self._output.mark_follows()
         elif kind == wire.DROPPED:
             self._give_back(json.loads(payload))
+        elif kind == wire.RETIRE:
+            self._retiring = True
+            self._retirements.tell(payload)
         elif kind == wire.CALL:
             verb, _, body = payload.partition(b"\n")
             reply = partial(self._reply, serial)
@@ -218,7 +245,8 @@ class Lane:
             self._current = None
         at, took, cpu, max_rss, marked = wire.ENDED.unpack_from(payload)
         flight.log = self._output.end(marked=marked)
-        self._pace.learn(flight.invocation.task, took)
+        # Of jobs that need a process each, a lane never takes more than one.
+        self._pace.learn(flight.invocation.task, BUDGET if flight.invocation.fresh else took)
         rest = payload[wire.ENDED.size :]
         self._report(endings.told(flight, kind, at, Usage(max_rss, cpu), rest))
 
@@ -256,6 +284,8 @@ class Lane:
                 self.kill()
         elif limit is not None and now - flight.began >= limit:
             self.stop_current(Interrupt.TIMEOUT)
+        if flight.invocation.max_memory_mb and flight.reliefs < _RELIEFS:
+            flight.reliefs += memory.relieve(self._process.pid)
         if now - flight.began > _SLOW:
             self._flights.is_slow(flight)
             self.withdraw()
@@ -299,7 +329,11 @@ class Lane:
             flight.log = log
             self._report(
                 endings.died_with(
-                    flight, code, killed=self._process.killed, because=self._why_killed
+                    flight,
+                    code,
+                    killed=self._process.killed,
+                    because=self._why_killed,
+                    starved=self._oom.struck_since(flight.began),
                 )
             )
         self._ring()

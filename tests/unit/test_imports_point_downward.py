@@ -10,9 +10,10 @@ ROOT = Path(__file__).parents[2]
 
 FLOORS = {
     0: "errors forms idempotency model pointers protocols settings strict_json json_writer",
-    1: "annotations current functions handle registry restore retry sealing shadowing signature snapshot"
-    " submission",
-    2: "attempt channel child failures guardian lane_client output runner stores usage wire processes",
+    1: "annotations current functions handle hygiene registry restore retry sealing shadowing signature"
+    " snapshot submission",
+    2: "attempt channel child failures guardian lane_client memory output runner stores upkeep usage wire"
+    " processes",
     3: "dispatcher engines operation portal waiters",
     4: "extension",
 }
