@@ -21,7 +21,7 @@ def state() -> dict[str, Any]:
     """What a job can see of its process."""
     return {
         "threads": threading.active_count(),
-        "descriptors": [os.path.realpath(f"/proc/self/fd/{fd}") for fd in range(3)],
+        "descriptors": [os.readlink(f"/proc/self/fd/{fd}").partition(":")[0] for fd in range(3)],
         "cwd": os.getcwd(),
         "umask": os.umask(0o022) or os.umask(0o022),
         "environment": sorted(os.environ),

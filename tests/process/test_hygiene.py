@@ -299,7 +299,7 @@ def small_cgroup() -> Any:
                 group.rmdir()
             continue
         yield lambda pid, group=group: (group / "cgroup.procs").write_text(str(pid))
-        until(lambda: removed(group))
+        until(lambda group=group: removed(group))
         return
     pytest.skip("no memory cgroup can be made here (that needs root, and the memory controller)")
 
