@@ -25,7 +25,7 @@ _SLOW = 0.05  #: seconds; who waits behind a job that runs longer is taken elsew
 _UNRESPONSIVE = 10.0  #: seconds within which a child must begin a job that it has
 _MANY = 5  #: jobs in the lane; with fewer, each is heard of at once
 _RELIEFS = 8  #: times that a job at its memory cap is helped over an unwinding
-_DYING = 0.1  #: seconds between the end of a child's channel and its own
+_DYING = 1.0  #: seconds between the end of a child's channel and its own
 
 
 class Lane:
