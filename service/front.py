@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from jobs import Jobs, JobsError
 
-from .api.problems import UNAVAILABLE, Refusal, from_error
+from .api.problems import UNAVAILABLE, Refusal, unready
 
 Message = Any  #: of ASGI: the servers' and frameworks' own types do not agree
 Receive = Callable[[], Awaitable[Message]]
@@ -67,7 +67,7 @@ class Front:
             try:
                 await self._jobs.check()
             except JobsError as error:
-                await _problem(send, from_error(error), path)
+                await _problem(send, unready(error), path)
                 return
         await _respond(send, 200, b"application/json", {"status": "ok"})
 
