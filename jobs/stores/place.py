@@ -53,6 +53,16 @@ class Place:
         return self.path.with_name(self.path.name + "-gate")
 
     @property
+    def log(self) -> Path:
+        """SQLite's write-ahead log, which belongs to the database: it holds the latest commits."""
+        return self.path.with_name(self.path.name + "-wal")
+
+    @property
+    def log_index(self) -> Path:
+        """What processes that use the log share of it."""
+        return self.path.with_name(self.path.name + "-shm")
+
+    @property
     def ballast(self) -> Path:
         """The file that keeps disk space back."""
         return self.path.with_name(self.path.name + "-ballast")
@@ -115,12 +125,7 @@ class Place:
 
     def secure(self) -> None:
         """Only the owner reads the database and what lies beside it."""
-        name = self.path.name
-        for path in (
-            self.path,
-            self.gate,
-            *(self.path.with_name(name + s) for s in ("-wal", "-shm")),
-        ):
+        for path in (self.path, self.gate, self.log, self.log_index):
             with suppress(FileNotFoundError, PermissionError):
                 path.chmod(0o600)
 

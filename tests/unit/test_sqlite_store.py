@@ -540,6 +540,17 @@ async def test_after_a_disk_failure_the_store_is_not_ready_until_a_write_succeed
     assert set(await store.states(ids([kept, lost]))) == {kept.id}
 
 
+async def test_after_a_disk_failure_only_a_commit_that_writes_is_proof(
+    path: Path, store: SQLiteStore
+) -> None:
+    await store.add([new_job()])
+    store._parts.writer._commits.failure = "the disk failed"
+    before = log_size(path)
+    assert await store.prune(0) == 0
+    assert log_size(path) > before
+    assert store._parts.writer.failure is None
+
+
 class FailingOnce:
     """A connection whose next commit fails as it does when the disk cannot sync."""
 
