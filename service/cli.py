@@ -1,6 +1,7 @@
 """`quart-jobs`: the command line."""
 
 import asyncio
+import json
 import logging
 import os
 import socket
@@ -8,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,10 +21,12 @@ from jobs.settings import Settings
 from jobs.shadowing import check_shadowing
 from jobs.stores import sqlite_path
 from jobs.stores.backup import backup as backup_sqlite
+from jobs.stores.checkup import Level
 from jobs.stores.migrate import migrate as migrate_sqlite
 from jobs.stores.restore import restore as restore_sqlite
 
 from . import server
+from .doctor import diagnose, report
 from .loading import load
 from .supervisor import Supervisor, WorkersFailed, report_ready
 
@@ -221,6 +225,25 @@ def restore(source: Path, force: bool, verbose: bool, **flags: Any) -> None:
         )
     if started := copied.census.states.get("STARTED"):
         click.echo(f"{started} of them were running: they run again once a service has started")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@settings_flags("database", "busy_timeout", "ballast_bytes", "allow_network_filesystem")
+def doctor(as_json: bool, verbose: bool, **flags: Any) -> None:
+    """Say what is right and wrong with this machine and the database, and what to do.
+
+    Changes nothing, and services may go on meanwhile. The exit code is 1 if there is a problem.
+    """
+    findings = list(diagnose(settled(flags, verbose)))
+    healthy = not any(finding.level is Level.PROBLEM for finding in findings)
+    if as_json:
+        listed = [asdict(finding) for finding in findings]
+        click.echo(json.dumps({"healthy": healthy, "findings": listed}, indent=2))
+    else:
+        click.echo(report(findings))
+    if not healthy:
+        sys.exit(RUNTIME)
 
 
 def in_words(size: int) -> str:
