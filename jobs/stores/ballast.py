@@ -13,6 +13,7 @@ from pathlib import Path
 log = logging.getLogger("jobs.store")
 
 _LOOK_EVERY = 1.0  #: seconds between looks for room to make it again
+_CHUNK = 1 << 20
 _ROOM = 2  #: times its size must be free, or the next write would have to give it up again
 
 
@@ -33,10 +34,12 @@ class Ballast:
 
     def tend(self) -> bool:
         """Whether it is there; makes it if it is not and there is room."""
-        if self.due:
+        whole = self._is_whole()
+        if not whole and time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + _LOOK_EVERY
             self._make()
-        return self._noted(self._is_whole())
+            whole = self._is_whole()
+        return self._noted(whole)
 
     def spend(self) -> bool:
         """Give the space up; whether there was any."""
@@ -66,7 +69,7 @@ class Ballast:
         except OSError as error:
             self._path.unlink(missing_ok=True)
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
+                log.error("%s, which keeps disk space back, cannot be made: %s", self._path, error)
 
     def _noted(self, whole: bool) -> bool:
         if whole and not self._was_whole:
@@ -89,7 +92,11 @@ def room(folder: Path) -> int:
 
 
 def _allocate(fd: int, size: int) -> None:
-    if hasattr(os, "posix_fallocate"):
+    try:
         os.posix_fallocate(fd, 0, size)
-    else:  # macOS: zeros that are written take space, too
-        os.pwrite(fd, bytes(size), 0)
+    except (AttributeError, OSError) as error:
+        # macOS has no such call, and some file systems refuse it: zeros that are written take space, too.
+        if getattr(error, "errno", errno.EOPNOTSUPP) not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        for offset in range(0, size, _CHUNK):
+            os.pwrite(fd, bytes(min(_CHUNK, size - offset)), offset)

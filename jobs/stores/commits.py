@@ -155,7 +155,6 @@ class Commits:
         if self._damage is not None:
             raise DatabaseUnusable(self._damage)
         self._original.check()
-        self._ballast.tend()
         try:
             committed = self._transact(connection, batch, deadline)
         except Exception as error:

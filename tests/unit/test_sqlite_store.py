@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from jobs.errors import ConfigurationError, DatabaseUnusable, StoreBusy, StoreFull
+from jobs.errors import ConfigurationError, DatabaseUnusable, StoreBusy, StoreError, StoreFull
 from jobs.model import JobQuery, JobState, now_ms
 from jobs.protocols import Wake
 from jobs.settings import Settings
@@ -472,6 +472,18 @@ async def test_a_disk_without_room_for_the_ballast_takes_no_jobs(tmp_path: Path)
             with pytest.raises(StoreFull):
                 await store.add([new_job()])
             assert not (disk / "jobs.db-ballast").exists()
+
+
+@needs_root
+@pytest.mark.parametrize("files", range(1, 7))
+async def test_a_disk_that_takes_no_more_files_is_said_in_words(tmp_path: Path, files: int) -> None:
+    path = tmp_path / "disk" / "jobs.db"
+    with (
+        mounted(path.parent, f"size=2m,nr_inodes={files}"),
+        pytest.raises(StoreError, match=str(path)),
+    ):
+        async with store_at(path):
+            pass
 
 
 @pytest.mark.parametrize(
