@@ -41,32 +41,34 @@ def backup(
     if copy.path == place.path or copy.gate.exists() or copy.log.exists():
         raise ConfigurationError(f"{copy.path} is a database in use: name another file")
     refuse_to_overwrite(copy.path, force)
+    key, key_copy = key_file(place.path), key_file(copy.path)
+    has_key = key.exists()
+    if with_key and has_key:
+        refuse_to_overwrite(key_copy, force)
     with _reading(place, busy_timeout) as connection, drafted(copy.path) as draft:
         try:
             # From a connection that cannot write, and so never checkpoints (see `gate`).
             connection.execute("VACUUM INTO ?", (str(draft),))
-        except sqlite3.Error as error:
+            census = examined(draft, copy.path)
+            sync(draft)
+            if with_key and has_key:
+                copy_key(key, key_copy)
+            draft.replace(copy.path)
+            sync(copy.path.parent)
+        except (sqlite3.Error, OSError) as error:
             raise not_copied(error, place.path, copy.path) from error
-        census = examined(draft, copy.path)
-        sync(draft)
-        key, needed = key_file(place.path), key_file(copy.path)
-        if with_key and key.exists():
-            copy_key(key, needed)
-        draft.replace(copy.path)
-        sync(copy.path.parent)
-    has_key = key.exists()
     return Copied(
         copy.path,
         copy.path.stat().st_size,
         census,
-        key=needed if with_key and has_key else None,
+        key=key_copy if with_key and has_key else None,
         key_left=key if has_key and not with_key else None,
     )
 
 
 @contextmanager
 def _reading(place: Place, busy_timeout: float) -> Iterator[sqlite3.Connection]:
-    """A connection that cannot write, opened and closed under the gate."""
+    """A connection that cannot write, opened under the gate."""
     with closing(Gate(place.gate)) as gate:
         try:
             with gate.held(time.monotonic() + busy_timeout):
@@ -76,5 +78,4 @@ def _reading(place: Place, busy_timeout: float) -> Iterator[sqlite3.Connection]:
         try:
             yield connection
         finally:
-            with gate.held(time.monotonic() + busy_timeout):
-                connection.close()
+            connection.close()

@@ -51,33 +51,37 @@ def restore(
     if not version:
         raise DatabaseUnusable(f"there is no backup at {origin.path}: name the file to restore")
     refuse_to_overwrite(place.path, force)
-    with closing(Gate(place.gate)) as gate, gate.held(time.monotonic() + busy_timeout):
-        with _nobody_else(place), drafted(place.path) as draft:
-            try:
-                shutil.copyfile(origin.path, draft)
-                census = examined(draft, origin.path)
-                sync(draft)
-            except OSError as error:
-                raise not_copied(error, origin.path, place.path) from error
-            owner = (place.path if place.path.exists() else place.path.parent).stat()
-            put_aside = _put_aside(place)
-            draft.replace(place.path)
-            sync(place.path.parent)
-        key, ours = key_file(origin.path), key_file(place.path)
-        has_key = key.exists()
-        if has_key and not ours.exists():
-            copy_key(key, ours)
-        if os.geteuid() == 0:  # the service may be another user
-            for path in (place.path, place.gate, ours):
-                if path.exists():
-                    os.chown(path, owner.st_uid, owner.st_gid)
-        differs = has_key and key.read_bytes() != ours.read_bytes()
+    try:
+        with closing(Gate(place.gate)) as gate, gate.held(time.monotonic() + busy_timeout):
+            return _replace(origin, place)
+    except OSError as error:
+        raise not_copied(error, origin.path, place.path) from error
+
+
+def _replace(origin: Place, place: Place) -> Copied:
+    """The rest of it, under the gate."""
+    with _nobody_else(place), drafted(place.path) as draft:
+        shutil.copyfile(origin.path, draft)
+        census = examined(draft, origin.path)
+        sync(draft)
+        owner = (place.path if place.path.exists() else place.path.parent).stat()
+        put_aside = _put_aside(place)
+        draft.replace(place.path)
+        sync(place.path.parent)
+    key, ours = key_file(origin.path), key_file(place.path)
+    if key.exists() and not ours.exists():
+        copy_key(key, ours)
+    if os.geteuid() == 0:  # the service may be another user
+        for path in (place.path, place.gate, ours):
+            if path.exists():
+                os.chown(path, owner.st_uid, owner.st_gid)
+    same = key.exists() and key.read_bytes() == ours.read_bytes()
     return Copied(
         place.path,
         place.path.stat().st_size,
         census,
-        key=ours if has_key and not differs else None,
-        key_left=key if differs else None,
+        key=ours if same else None,
+        key_left=key if key.exists() and not same else None,
         put_aside=put_aside,
     )
 

@@ -109,11 +109,13 @@ class Clients:
 
 @needs_root
 def test_a_full_disk_refuses_jobs_and_loses_none(start: Starter, tmp_path: Path) -> None:
+    """Two processes share the ballast."""
     go = tmp_path / "go"
     with mounted(tmp_path / "disk", "size=32m") as disk:
         ballast = disk / "jobs.db-ballast"
         service = start.serve(
-            *("--tasks", "mine", "--lanes", "2", "--ballast-bytes", str(4 << 20)),
+            *("--tasks", "mine", "--workers", "2", "--nice", "0"),
+            *("--ballast-bytes", str(4 << 20)),
             JOBS_DATABASE=str(disk / "jobs.db"),
         )
         assert ballast.stat().st_blocks * 512 == 4 << 20

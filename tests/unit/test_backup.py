@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from jobs.errors import ConfigurationError, DatabaseUnusable, StoreBusy, StoreFull
+from jobs.errors import ConfigurationError, DatabaseUnusable, StoreBusy, StoreError, StoreFull
 from jobs.model import JobQuery, JobState
 from jobs.stores import migrate
 from jobs.stores import restore as restoring
@@ -183,6 +183,40 @@ def test_what_cannot_be_copied_is_left_alone(
     after = contents(path.parent)
     assert {name: after[name] for name in before} == before
     assert list(copy.parent.iterdir()) == []
+
+
+@needs_root
+def test_a_read_only_place_is_named(path: Path, copy: Path) -> None:
+    asyncio.run(filled(path))
+    backup(path, copy)
+    with mounted(path.parent / "disk", "size=2m") as disk:
+        asyncio.run(filled(disk / "jobs.db"))
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        before = contents(disk)
+        for refused in (
+            lambda: backup(disk / "jobs.db", copy, force=True),
+            lambda: restore(copy, disk / "jobs.db", force=True),
+        ):
+            with pytest.raises(DatabaseUnusable, match=f"{disk} is not writable"):
+                refused()
+        with pytest.raises(StoreError, match=f"{disk} cannot be written to"):
+            backup(path, disk / "copy.db")
+        assert contents(disk) == before
+
+
+async def test_a_network_file_system_is_named(
+    path: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await filled(path)
+    backup(path, copy)
+    monkeypatch.setattr("jobs.stores.place.filesystem", lambda _: "nfs4")
+    for refused in (
+        lambda: backup(path, copy, force=True),
+        lambda: restore(copy, path, force=True),
+    ):
+        with pytest.raises(DatabaseUnusable, match=r"network file system \(nfs4\)"):
+            refused()
+    backup(path, copy, force=True, allow_network_filesystem=True)
 
 
 # putting one back
