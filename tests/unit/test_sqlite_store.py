@@ -336,6 +336,19 @@ async def test_a_write_waits_for_the_gate_only_as_long_as_it_may(
     assert ids((await store.claim(9)).jobs) == [job.id]
 
 
+async def test_a_writes_patience_counts_from_its_call(path: Path) -> None:
+    """Not from when those before it have given up."""
+    async with store_at(path, busy_timeout=1.0) as store:
+        with closing(Gate(path.with_name("jobs.db-gate"))) as gate, gate.held(0):
+            first = asyncio.ensure_future(store.add([new_job()]))
+            await asyncio.sleep(0.1)
+            began = time.monotonic()
+            with pytest.raises(StoreBusy):
+                await store.add([new_job()])
+            assert time.monotonic() - began < 1.6
+            assert isinstance(first.exception(), StoreBusy)
+
+
 async def test_a_write_waits_for_another_program_only_as_long_as_it_may(
     path: Path, store: SQLiteStore
 ) -> None:
