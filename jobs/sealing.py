@@ -70,7 +70,12 @@ def find_keys(
         return [settings.secret_key.get_secret_value(), *earlier]
     if app_secret_key:
         return [_text(app_secret_key), *map(_text, app_fallbacks), *earlier]
-    return [_key_file(database.with_name(database.name + ".key")), *earlier]
+    return [_key_in(key_file(database)), *earlier]
+
+
+def key_file(database: Path) -> Path:
+    """Where the key is if no setting holds it."""
+    return database.with_name(database.name + ".key")
 
 
 def _cipher(secret: bytes | str) -> tuple[bytes, AESGCM]:
@@ -83,7 +88,7 @@ def _text(secret: str | bytes) -> str:
     return secret.decode("latin-1") if isinstance(secret, bytes) else secret
 
 
-def _key_file(path: Path) -> str:
+def _key_in(path: Path) -> str:
     try:
         if not path.exists():
             _make_key_file(path)

@@ -129,6 +129,11 @@ class Settings(BaseSettings):
         le=60,
         description="Seconds a write waits for another process before it answers busy.",
     )
+    ballast_bytes: int = Field(
+        8_388_608,
+        ge=0,
+        description="Disk space kept back, so that a full disk can still record how jobs end.",
+    )
     retention: float = Field(
         604_800.0, gt=0, description="Seconds that an ended job and its result are kept."
     )

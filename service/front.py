@@ -6,7 +6,7 @@ from typing import Any
 
 from jobs import Jobs, JobsError
 
-from .api.problems import OVERLOADED, UNAVAILABLE, Refusal, from_error
+from .api.problems import OVERLOADED, UNAVAILABLE, Refusal, unready
 from .asgi import App, Fields, Message, Receive, Send, answer, problem, refuse
 from .guard import is_health
 
@@ -70,7 +70,7 @@ class Front:
             try:
                 await self._jobs.check()
             except JobsError as error:
-                await _problem(send, from_error(error), path)
+                await _problem(send, unready(error), path)
                 return
         await _respond(send, 200, *answer({"status": "ok"}))
 

@@ -228,6 +228,11 @@ def from_error(error: errors.JobsError) -> Refusal:
     return Refusal(kind, detail, problems, _RETRY if kind.status == 503 else {})
 
 
+def unready(error: errors.JobsError) -> Refusal:
+    """What is said of an error that keeps the service from taking jobs: 503, whatever it is."""
+    return Refusal(UNAVAILABLE, str(error), headers=_RETRY)
+
+
 def from_http(error: HTTPException, method: str, path: str) -> Refusal:
     """What a client is told of an error of the framework, or of the host app's `abort`."""
     status = error.code or 500
