@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterable
@@ -20,6 +21,12 @@ from .verdict import Evidence
 TASKS = "tests.apps.chaos_tasks"
 
 _GONE_PAUSE = 0.02
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+        return port
 
 
 class Member:
@@ -63,7 +70,7 @@ class Cluster:
         } | env
         self.service: Member | None = None
         self.workers: list[Member] = []
-        self.port = 0
+        self.port = _free_port()
         self._start = Starter(folder)
         self._count = 0
         self._watches: list[threading.Thread] = []
@@ -74,19 +81,22 @@ class Cluster:
         return [*([] if self.service is None else [self.service]), *self.workers]
 
     def serve(self, **env: str) -> Member:
-        """Start the service, on the port that it had before."""
-        self.service = member = self._run(
-            "service", "serve", "--bind", f"127.0.0.1:{self.port}", **env
-        )
+        """Start the service, and wait until it serves."""
         began = time.monotonic()
-        self.port = member.running.serves().port
+        member = self.launch(**env)
+        member.running.serves()
         self.history.add(Start(member.name, began, time.monotonic()))
         return member
 
+    def launch(self, **env: str) -> Member:
+        """Start the service, always on the same port."""
+        self.service = self._run("service", "serve", "--bind", f"127.0.0.1:{self.port}", **env)
+        return self.service
+
     def work(self, **env: str) -> Member:
         """Start a worker beside it."""
-        member = self._run("worker", "worker", **env)
         began = time.monotonic()
+        member = self._run("worker", "worker", **env)
         member.running.says("lanes?; ")
         self.workers.append(member)
         self.history.add(Start(member.name, began, time.monotonic()))
