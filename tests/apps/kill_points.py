@@ -16,7 +16,7 @@ from typing import Any
 from jobs import waiters
 from jobs.channel import Channel
 from jobs.engines.lanes import LaneEngine
-from jobs.stores import connection, writer
+from jobs.stores import connection
 from jobs.stores.sqlite import SQLiteStore
 from tests.chaos import effects
 
@@ -62,10 +62,13 @@ def after(owner: Any, name: str, when: Callable[..., bool] = _always) -> None:
     setattr(owner, name, outer)
 
 
-def traced(statement: str, then: str | None = None, *, within: bool = False) -> None:
-    """Die as SQLite begins a statement that contains a text, or, after that, the statement `then`.
+def soon() -> None:
+    """Die as soon as Python lets other threads run: amid what SQLite is about to do."""
+    threading.Thread(target=die).start()
 
-    `within`: not before it but amid it, as soon as Python lets other threads run."""
+
+def traced(statement: str, then: str | None = None, do: Callable[[], object] = die) -> None:
+    """Die as SQLite begins a statement that contains a text, or, after that, the statement `then`."""
     inner = connection._connect
     met = False
 
@@ -73,10 +76,7 @@ def traced(statement: str, then: str | None = None, *, within: bool = False) -> 
         nonlocal met
         met = met or statement in sql
         if met and (then is None or sql == then):
-            if within:
-                threading.Thread(target=die).start()
-            else:
-                die()
+            do()
 
     def connect(*args: Any) -> sqlite3.Connection:
         made: sqlite3.Connection = inner(*args)
@@ -87,8 +87,11 @@ def traced(statement: str, then: str | None = None, *, within: bool = False) -> 
     connection._connect = connect
 
 
-def _adds(_writer: Any, _connection: Any, batch: Any, *_: Any) -> bool:
-    return any(request.verb.apply.__name__ == "_add" for request in batch)
+def committed(statement: str) -> None:
+    """Die when a transaction with such a statement has been committed, before anyone hears of it."""
+    commits: list[bool] = []
+    traced(statement, "COMMIT", lambda: commits.append(True))
+    after(connection.Connection, "_call", lambda *_: bool(commits))
 
 
 def _begins(word: str, *_: Any) -> bool:
@@ -103,16 +106,16 @@ RELEASE = "attempt = attempt - 1"
 POINTS: dict[str, Callable[[], None]] = {
     # the service
     "add: before the commit": lambda: traced(ADD, "COMMIT"),
-    "add: within the commit": lambda: traced(ADD, "COMMIT", within=True),
-    "add: after the commit, before the answer": lambda: after(writer.Writer, "_commit", _adds),
+    "add: within the commit": lambda: traced(ADD, "COMMIT", soon),
+    "add: after the commit, before the answer": lambda: committed(ADD),
     "claimed, not started": lambda: before(LaneEngine, "start"),
     "result here, not recorded": lambda: before(SQLiteStore, "finish"),
     "finish: before the commit": lambda: traced(FINISH, "COMMIT"),
-    "finish: within the commit": lambda: traced(FINISH, "COMMIT", within=True),
+    "finish: within the commit": lambda: traced(FINISH, "COMMIT", soon),
     "finished, nobody told": lambda: before(waiters.Waiters, "deliver"),
     "reap: before the commit": lambda: traced(REAP, "COMMIT"),
     "release: before the commit": lambda: traced(RELEASE, "COMMIT"),
-    "checkpoint": lambda: traced("wal_checkpoint", within=True),
+    "checkpoint": lambda: traced("wal_checkpoint", do=soon),
     "migration": lambda: traced("CREATE TABLE payloads"),
     # a child
     "child: before it says that it starts": lambda: before(Channel, "begin"),

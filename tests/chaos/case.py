@@ -154,6 +154,9 @@ class Case:
         suicides = [run for run in self.runs if run.died is not None and not self._hit(run)]
         if len(suicides) > limits.max_crashes:
             yield Finding("impossible", f"it killed its process {len(suicides)} times")
+        recorded = row.attempts
+        if recorded is not None and row.state.ended and [*recorded] != [*range(1, row.attempt + 1)]:
+            yield Finding("impossible", f"of {row.attempt} attempts, {recorded} are recorded")
         begun = Counter(run.attempt for run in self.runs)
         if self.runs and max(begun) > row.attempt:
             yield Finding("impossible", f"attempt {max(begun)} ran, of {row.attempt}")
@@ -176,15 +179,32 @@ class Case:
                 continue
             if run.last > died and run.died is None:
                 yield Delay("the end of a survivor", run.last - died, limits.survivors)
-            seen = self._left(run.attempt, died)
-            if seen is None or (fault is not None and fault.kind == "terminate"):
-                continue
-            if fault is None or fault.kind in ("kill_child", "kill_forkserver"):
-                yield Delay("back after a death", seen.time - died, limits.back_after_death)
-            elif restarts := [s.began for s in self.starts if died < s.began < seen.time]:
-                yield Delay(
-                    "back after a restart", seen.time - restarts[0], limits.back_after_restart
-                )
+            yield from self._back(run, died, limits)
+
+    def _back(self, run: Run, died: float, limits: Limits) -> Iterator[Delay]:
+        """How long until a lost attempt's job was in the queue again."""
+        seen = self._left(run.attempt, died)
+        if seen is None:
+            return
+        whole = [
+            fault
+            for fault in self.faults
+            if fault.whole
+            and fault.hits(run.member, run.pid)
+            and run.began <= fault.ended
+            and fault.began < seen.time
+        ]
+        if not whole:
+            yield Delay("back after a death", seen.time - died, limits.back_after_death)
+        elif whole[0].kind != "terminate":  # which puts its jobs back itself
+            gone = whole[0]
+            starts = [start.began for start in self.starts if gone.began < start.began < seen.time]
+            if starts:
+                took = seen.time - starts[0]
+                yield Delay("back after a restart", took, limits.back_after_restart)
+            else:
+                took = seen.time - gone.ended
+                yield Delay("back by a neighbour", took, limits.back_after_death)
 
     def _left(self, attempt: int, died: float) -> Sighting | None:
         """The first sight of the job when it was no longer in an attempt that had died."""

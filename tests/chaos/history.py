@@ -67,6 +67,11 @@ class Fault:
     pid: int | None = None
     lethal: bool = False
 
+    @property
+    def whole(self) -> bool:
+        """Whether it took the member itself, and not only children of it."""
+        return self.lethal and self.pid is None and self.kind != "kill_forkserver"
+
     def hits(self, member: str, pid: int) -> bool:
         """Whether a process was among its victims."""
         return self.member in (None, member) and self.pid in (None, pid)

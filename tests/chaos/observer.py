@@ -3,6 +3,8 @@
 import sqlite3
 import threading
 import time
+from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,11 @@ EVERY = 0.05  #: seconds between two looks
 _ROWS = """
 SELECT id, args ->> 'token', task, state, attempt, max_attempts, timeout, crashes, lost, error ->> 'kind'
 FROM jobs LEFT JOIN payloads USING (seq) ORDER BY jobs.seq
+"""
+
+_ATTEMPTS = """
+SELECT jobs.id, number FROM attempts JOIN jobs ON jobs.seq = job
+WHERE outcome != 'shutdown' ORDER BY number
 """
 
 
@@ -34,15 +41,29 @@ class Row:
     crashes: int = 0
     lost: int = 0
     kind: str | None = None  #: of the error
+    attempts: Sequence[int] | None = None  #: recorded as spent; None where no such record is kept
 
 
 def rows(database: Path) -> list[Row]:
     """All jobs that are kept."""
     with closing(_connect(database)) as connection:
+        attempts = _attempts(connection)
         return [
-            Row(job_id, token, task, JobState(state), *rest)
+            Row(
+                *(job_id, token, task, JobState(state), *rest),
+                attempts=None if attempts is None else attempts[job_id],
+            )
             for job_id, token, task, state, *rest in connection.execute(_ROWS)
         ]
+
+
+def _attempts(connection: sqlite3.Connection) -> defaultdict[str, list[int]] | None:
+    if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'attempts'").fetchone():
+        return None
+    found: defaultdict[str, list[int]] = defaultdict(list)
+    for job_id, number in connection.execute(_ATTEMPTS):
+        found[job_id].append(number)
+    return found
 
 
 class Observer:

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 
 from jobs.model import JobState
 
-from .case import Case, Limits
+from .case import Case, Delay, Limits
 from .effects import Effects, Run
 from .history import Answer, Cancel, Event, Fault, Gone, Sighting, Start, Submission
 from .observer import Row
@@ -55,7 +55,7 @@ class Verdict:
     violations: Sequence[Violation]
     jobs: Mapping[str, int]
     faults: Mapping[str, int]
-    slowest: Mapping[str, float]  #: seconds
+    slowest: Mapping[str, Delay]  #: of each kind
 
     @property
     def good(self) -> bool:
@@ -67,7 +67,9 @@ class Verdict:
         return Counter(violation.kind for violation in self.violations)
 
     def __str__(self) -> str:
-        slowest = [f"{name} {seconds:.2f} s" for name, seconds in self.slowest.items()]
+        slowest = [
+            f"{name} {took:.2f} of {limit:g} s" for name, took, limit in self.slowest.values()
+        ]
         return "\n".join(
             [
                 *(f"{each.kind.upper()} {each.job}: {each.what}" for each in self.violations),
@@ -91,19 +93,16 @@ def judge(evidence: Evidence, limits: Limits = PROMISED) -> Verdict:
         violations += [
             Violation(kind, case.row.job_id, what) for kind, what in case.findings(limits)
         ]
-    slowest: defaultdict[str, float] = defaultdict(float)
-    for case in cases:
-        for delay in case.delays(limits):
-            slowest[delay.name] = max(slowest[delay.name], delay.took)
+    delays = [delay for case in cases for delay in case.delays(limits)]
     for gone in evidence.of(Gone):
         took = gone.gone - gone.killed
-        slowest["the end of a killed family"] = max(slowest["the end of a killed family"], took)
+        delays.append(Delay("the end of a killed family", took, limits.survivors))
         if took > limits.survivors * limits.patience:
-            violations.append(
-                Violation("late", gone.member, f"its processes lived on for {took:.2f} s")
-            )
+            what = f"its processes lived on for {took:.2f} s"
+            violations.append(Violation("late", gone.member, what))
+    slowest = {each.name: each for each in sorted(delays, key=lambda delay: delay.took)}
     faults = Counter(fault.kind for fault in evidence.of(Fault))
-    return Verdict(violations, _numbers(evidence), dict(faults.most_common()), dict(slowest))
+    return Verdict(violations, _numbers(evidence), dict(faults.most_common()), slowest)
 
 
 def _cases(evidence: Evidence) -> list[Case]:

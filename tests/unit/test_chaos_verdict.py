@@ -186,6 +186,8 @@ def test_an_attempt_runs_twice_only_around_a_shutdown() -> None:
             [ran("begin", "end:raised", at=1.5, attempt=2), GOOD],
             id="attempts in disorder",
         ),
+        pytest.param(row(attempts=[]), [GOOD], id="an attempt not recorded"),
+        pytest.param(row(attempts=[1, 1]), [GOOD], id="an attempt recorded twice"),
         pytest.param(row(attempt=0), [GOOD], id="more runs than attempts"),
         pytest.param(
             row(attempt=2),
@@ -252,6 +254,24 @@ AGAIN = [ran("begin", "beat", at=2.0), ran("begin", "end:ok", at=20.5, attempt=2
                 *seen((2.1, STARTED, 1), (19.0, PENDING, 1)),
             ],
             {"late"},
+        ),
+        (
+            [
+                killed(2.15, "kill_forkserver", None),
+                killed(2.9, "kill_member", None),
+                Start("service-2", 12.0, 13.0),
+                *seen((2.1, STARTED, 1), (14.0, PENDING, 1)),
+            ],
+            set(),
+        ),
+        ([killed(2.15, "kill_member", None), *seen((2.1, STARTED, 1), (4.0, PENDING, 1))], set()),
+        (
+            [killed(2.15, "kill_member", None), *seen((2.1, STARTED, 1), (9.0, PENDING, 1))],
+            {"late"},
+        ),
+        (
+            [killed(2.15, "terminate", None), *seen((2.1, STARTED, 1), (9.0, PENDING, 1))],
+            set(),
         ),
     ],
 )
