@@ -203,7 +203,7 @@ class Case:
                 took = seen.time - starts[0]
                 yield Delay("back after a restart", took, limits.back_after_restart)
             else:
-                took = seen.time - gone.ended
+                took = max(seen.time - gone.ended, 0.0)  # the last to go may not have run a job
                 yield Delay("back by a neighbour", took, limits.back_after_death)
 
     def _left(self, attempt: int, died: float) -> Sighting | None:
