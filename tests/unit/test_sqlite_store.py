@@ -121,7 +121,7 @@ def make_folder(path: Path) -> None:
         (make_short_garbage, "is not a SQLite database"),
         (make_damaged, "is damaged"),
         (make_another_programs, "belongs to another program"),
-        (make_newer, "has schema version 99 and this release knows 2"),
+        (make_newer, r"has schema version 99 and this release knows \d+"),
         (make_folder, "is not a file"),
     ],
 )
