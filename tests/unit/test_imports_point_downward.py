@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 FLOORS = {
     0: "errors forms model pointers protocols retry settings strict_json json_writer",
-    1: "annotations current functions handle registry restore sealing shadowing signature snapshot"
+    1: "annotations current functions frameworks handle registry sealing shadowing signature snapshot"
     " submission",
     2: "attempt channel child failures guardian lane_client runner stores wire processes",
     3: "dispatcher engines operation portal waiters",
@@ -21,7 +21,9 @@ FLOOR["jobs"] = 5  # the package's own front door re-exports from all floors
 FLOOR["service"] = 6
 
 MAY_IMPORT = {
-    "quart": ("service", "jobs.snapshot", "jobs.restore", "jobs.extension"),
+    "quart": ("service", "jobs.frameworks"),
+    "flask": ("jobs.frameworks", "jobs.request_context_task"),
+    "celery": ("jobs.request_context_task",),
     "sqlite3": ("jobs.stores",),
     "aiosqlite": ("jobs.stores",),
     "multiprocessing": ("jobs.engines", "jobs.child", "jobs.guardian"),
