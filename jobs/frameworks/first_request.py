@@ -5,6 +5,7 @@ So nothing opens where the app is only imported: in a server's parent process th
 later, in a reloader, in a command, in a child process that runs jobs.
 """
 
+import concurrent.futures.thread  # noqa: F401 - what closing uses has to end later than what closes
 import threading
 from typing import TYPE_CHECKING, Any
 

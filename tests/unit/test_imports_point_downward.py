@@ -12,7 +12,8 @@ FLOORS = {
     0: "errors forms model pointers protocols retry settings strict_json json_writer",
     1: "annotations current functions frameworks handle registry sealing shadowing signature snapshot"
     " submission",
-    2: "attempt channel child failures guardian lane_client runner stores wire processes",
+    2: "attempt channel child failures flask guardian lane_client runner stores wire processes"
+    " request_context_task",
     3: "dispatcher engines operation portal waiters",
     4: "extension",
 }

@@ -1,0 +1,139 @@
+"""A Flask app with `Jobs(app)` under the servers that people use: it works, and nothing stays behind."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.running import Running, Starter, starter, until
+
+start = pytest.fixture(starter)
+
+APP = """
+import os, pathlib, time
+from flask import Flask
+from jobs import Jobs, task
+
+@task
+def answer() -> str:
+    return "first"
+
+@task
+def slow() -> None:
+    pathlib.Path("began").write_text("")
+    while not pathlib.Path("go").exists():
+        time.sleep(0.01)
+    pathlib.Path("ended").write_text("")
+
+app = Flask(__name__)
+jobs = Jobs(app)
+
+@app.get("/")
+def index():
+    return ""
+
+@app.post("/run")
+def run():
+    return jobs.run(answer.delay().result(timeout=20))
+
+@app.post("/slow")
+def submit_slow():
+    return slow.delay().id
+
+@app.post("/pid")
+def pid():
+    return f"{jobs.run(answer.delay().result(timeout=20))} {os.getpid()}"
+"""
+
+
+def program(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))
+
+
+def flask_run(start: Starter, *options: str) -> Running:
+    return start.command(program("flask"), "--app", "mine", "run", "--port", "0", *options).serves()
+
+
+def gunicorn(start: Starter, *options: str) -> Running:
+    command = [program("gunicorn"), "--bind", "127.0.0.1:0", "--workers", "2", *options, "mine:app"]
+    return start.command(*command, JOBS_WORKERS="2").serves()
+
+
+def preloading(start: Starter) -> Running:
+    return gunicorn(start, "--preload", "--worker-class", "gthread", "--threads", "2")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("server", [flask_run, gunicorn, preloading])
+def test_a_job_runs_and_the_stop_leaves_no_process(
+    start: Starter, server: Any, number: signal.Signals
+) -> None:
+    start.write("mine.py", APP)
+    running: Running = server(start)
+    assert running.post("/run").body == b"first"
+    running.stop(number)
+    running.is_gone()
+    assert "Traceback" not in running.output
+
+
+@pytest.mark.parametrize("server", [gunicorn, preloading])
+def test_each_of_several_workers_runs_jobs_of_its_own(start: Starter, server: Any) -> None:
+    start.write("mine.py", APP)
+    running: Running = server(start)
+    answers: set[bytes] = set()
+    until(lambda: answers.add(running.post("/pid").body) or len(answers) == 2)
+    assert {answer.split()[0] for answer in answers} == {b"first"}
+    assert running.process.pid not in {int(answer.split()[1]) for answer in answers}
+
+
+def test_a_job_that_runs_when_the_server_stops_may_finish(start: Starter) -> None:
+    start.write("mine.py", APP)
+    running = gunicorn(start)
+    running.post("/slow")
+    until((start.folder / "began").exists)
+    running.process.send_signal(signal.SIGTERM)
+    running.says("Worker exiting|Shutting down|Handling signal")
+    start.write("go", "")
+    running.process.wait(30)
+    running.is_gone()
+    assert (start.folder / "ended").exists()
+
+
+def test_what_a_killed_server_left_is_run_once_another_one_serves(start: Starter) -> None:
+    start.write("mine.py", APP)
+    killed = flask_run(start)
+    killed.post("/slow")
+    until((start.folder / "began").exists)
+    killed.stop(signal.SIGKILL)
+    killed.is_gone()
+    start.write("go", "")
+    later = flask_run(start)
+    assert later.get("/").status == 200
+    until((start.folder / "ended").exists)
+
+
+def test_after_a_reload_jobs_run_the_new_code(start: Starter) -> None:
+    start.write("mine.py", APP)
+    running = flask_run(start, "--debug")
+    assert running.post("/run").body == b"first"
+    before = running.family()
+
+    start.write("mine.py", APP.replace('"first"', '"second"'))
+    later = (start.folder / "mine.py").stat().st_mtime + 2
+    os.utime(start.folder / "mine.py", (later, later))
+
+    until(lambda: _answers(running, b"second"))
+    left = running.family().keys() & before.keys() - {running.process.pid}
+    until(lambda: not running.family().keys() & left, "an old lane is left")
+    running.stop(signal.SIGINT)
+    running.is_gone()
+
+
+def _answers(running: Running, expected: bytes) -> bool:
+    try:
+        return running.post("/run").body == expected
+    except OSError:
+        return False
