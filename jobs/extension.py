@@ -16,7 +16,7 @@ from .child import Boot
 from .engines.inline import InlineEngine
 from .engines.lanes import LaneEngine
 from .errors import ConfigurationError, NotRunning, WouldDeadlock
-from .frameworks import framework_of
+from .frameworks import Framework, framework_of, quart
 from .functions import importable_name
 from .handle import JobHandle
 from .model import Job, JobId, JobState
@@ -66,7 +66,7 @@ class Jobs:
         self.registry = registry
         self.carriers: dict[str, Carrier] = {}
         self.app: Quart | Flask | None = None
-        self._framework = framework_of(None)
+        self._framework: Framework = quart
         self._carry = frozenset(carry)
         self._child = child
         self._arguments = settings

@@ -39,7 +39,7 @@ class Runner:
         max_result_bytes: int,
     ) -> None:
         self._app, self._registry, self._sealer = app, registry, sealer
-        self._framework = framework_of(app)
+        self._framework = None if app is None else framework_of(app)
         self._carriers, self._max_result_bytes = carriers, max_result_bytes
         self._attempts: dict[JobId, Attempt] = {}
         self._main: Attempt | None = None
@@ -55,7 +55,7 @@ class Runner:
         attempt = self._attempts[invocation.job_id] = self._main = Attempt(invocation)
         try:
             self._prepare(attempt)
-            if not (attempt.task.is_async or (self._app and self._framework.needs_loop)):
+            if not (attempt.task.is_async or (self._framework and self._framework.needs_loop)):
                 return copy_context().run(self._run_plainly, attempt)
             return self._run_on_loop(attempt, copy_context())
         except BaseException as error:  # noqa: BLE001 - whatever a job raises is its outcome
@@ -185,6 +185,7 @@ class Runner:
     async def _within_app(self, attempt: Attempt, call: Callable[[], Awaitable[Any]]) -> Outcome:
         original.set(attempt.opened)
         attempt.kind = ErrorKind.BAD_CONTEXT
+        assert self._framework is not None
         async with self._framework.restored(
             self._app,
             attempt.snapshot,

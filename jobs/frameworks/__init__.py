@@ -84,8 +84,8 @@ class Framework(Protocol):
 
 
 def framework_of(app: Any) -> Framework:
-    """The framework of an app; of none, Quart. Raises `ConfigurationError` for what is no app."""
-    if app is None or isinstance(app, Quart):
+    """The framework of an app. Raises `ConfigurationError` for what is no app."""
+    if isinstance(app, Quart):
         return quart
     from flask import Flask
 

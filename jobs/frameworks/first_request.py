@@ -6,6 +6,7 @@ later, in a reloader, in a command, in a child process that runs jobs.
 """
 
 import concurrent.futures.thread  # noqa: F401 - what closing uses has to end later than what closes
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -41,5 +42,11 @@ class _FirstRequest:
 
     def _end(self) -> None:
         self._ended = True
-        if self._jobs.is_open:
-            self._jobs.__exit__(None, None, None)
+        if not self._jobs.is_open:
+            return
+        # Another thread, as a server that is told twice to stop raises SystemExit once more, in this one.
+        closing = threading.Thread(target=self._jobs.__exit__, args=(None, None, None))
+        closing.start()
+        while closing.is_alive():
+            with contextlib.suppress(SystemExit):
+                closing.join()
