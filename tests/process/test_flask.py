@@ -111,6 +111,19 @@ def test_outside_a_request_a_job_has_an_app_context_only(client: FlaskClient) ->
     assert jobs.run(flask_app.without_request.delay().result(timeout=20)) is True
 
 
+def test_jobs_that_were_opened_in_a_request_do_not_run_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOBS_DATABASE", str(tmp_path / "jobs.db"))
+    monkeypatch.setenv("JOBS_ENGINE", "inline")
+    with app.test_request_context("/"):
+        jobs.__enter__()
+    try:
+        assert jobs.run(flask_app.without_request.delay().result(timeout=20)) is True
+    finally:
+        jobs.__exit__(None, None, None)
+
+
 def test_reading_the_body_in_a_job_says_that_it_does_not_travel(client: FlaskClient) -> None:
     answer = client.post("/run/reads_body")
     failed = client.get(f"/result/{answer.json['id']}")  # type: ignore[index]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.running import ROOT, Running, Starter, starter, until
+from tests.running import PATIENCE, ROOT, Running, Starter, starter, until
 
 start = pytest.fixture(starter)
 
@@ -42,6 +42,10 @@ def run():
 @app.post("/slow")
 def submit_slow():
     return slow.delay().id
+
+@app.get("/state/<job_id>")
+def state(job_id):
+    return jobs.run(jobs.get(job_id)).state
 
 @app.post("/pid")
 def pid():
@@ -92,14 +96,27 @@ def test_each_of_several_workers_runs_jobs_of_its_own(start: Starter, server: An
 def test_a_job_that_runs_when_the_server_stops_may_finish(start: Starter) -> None:
     start.write("mine.py", APP)
     running = gunicorn(start)
-    running.post("/slow")
+    job_id = running.post("/slow").body.decode()
     until((start.folder / "began").exists)
     running.process.send_signal(signal.SIGTERM)
-    running.says("Worker exiting|Shutting down|Handling signal")
+    running.says("Worker exiting")
     start.write("go", "")
-    running.process.wait(30)
+    running.process.wait(PATIENCE)
     running.is_gone()
-    assert (start.folder / "ended").exists()
+    later = gunicorn(start, "--env", "JOBS_LANES=0")
+    assert later.get(f"/state/{job_id}").body == b"SUCCESS"
+
+
+def test_a_job_that_outlasts_the_grace_goes_back_to_the_queue(start: Starter) -> None:
+    start.env["JOBS_GRACE"] = "0.3"
+    start.write("mine.py", APP)
+    running = flask_run(start)
+    job_id = running.post("/slow").body.decode()
+    until((start.folder / "began").exists)
+    running.stop(signal.SIGINT)
+    running.is_gone()
+    later = gunicorn(start, "--env", "JOBS_LANES=0")
+    assert later.get(f"/state/{job_id}").body in (b"PENDING", b"RETRY")
 
 
 def test_what_a_killed_server_left_is_run_once_another_one_serves(start: Starter) -> None:
