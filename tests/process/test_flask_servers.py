@@ -63,7 +63,8 @@ def flask_run(start: Starter, *options: str) -> Running:
 
 def gunicorn(start: Starter, *options: str) -> Running:
     command = [program("gunicorn"), "--bind", "127.0.0.1:0", "--workers", "2", *options, "mine:app"]
-    return start.command(*command, JOBS_WORKERS="2").serves()
+    # HOME: newer ones keep a control socket there.
+    return start.command(*command, JOBS_WORKERS="2", HOME=str(start.folder)).serves()
 
 
 def preloading(start: Starter) -> Running:

@@ -55,7 +55,6 @@ def test_apply_runs_with_a_request_restored() -> None:
 @pytest.mark.usefixtures("_eager")
 def test_eager_mode_restores_too_and_retries_keep_the_request() -> None:
     with app.test_request_context("/here", base_url="http://shop.example"):
-        app.preprocess_request()
         flask_celery_app.g.tenant = "t1"
         log = comes_back.delay([]).get()
         assert (request.path, flask_celery_app.g.tenant) == ("/here", "t1")
