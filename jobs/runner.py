@@ -8,15 +8,13 @@ from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from typing import Any
 
-from pydantic import ValidationError
-
 from . import current, memory
 from .attempt import Attempt, caught, in_thread
 from .errors import BadContext, JobInterrupted, JsonTooLarge, Problem
+from .frameworks import framework_of
 from .model import ErrorKind, Invocation, Job, JobId, Outcome
 from .protocols import Interrupt
 from .registry import Registry
-from .restore import restored
 from .sealing import Sealer
 from .snapshot import Carrier, RequestSnapshot
 
@@ -27,7 +25,7 @@ original: ContextVar[bytes | None] = ContextVar("jobs_original_snapshot", defaul
 class Runner:
     """Runs attempts: one after another by `run`, or any number at once by `run_async`.
 
-    `app` is a Quart app, or None. An outcome's state is SUCCESS, FAILURE, REVOKED, or PENDING where a
+    `app` is a Quart or Flask app, or None. An outcome's state is SUCCESS, FAILURE, REVOKED, or PENDING where a
     shutdown stopped the attempt.
     """
 
@@ -41,6 +39,7 @@ class Runner:
         max_result_bytes: int,
     ) -> None:
         self._app, self._registry, self._sealer = app, registry, sealer
+        self._framework = None if app is None else framework_of(app)
         self._carriers, self._max_result_bytes = carriers, max_result_bytes
         self._attempts: dict[JobId, Attempt] = {}
         self._main: Attempt | None = None
@@ -64,7 +63,7 @@ class Runner:
         attempt = self._main = self._attempts[invocation.job_id]
         try:
             self._prepare(attempt)
-            if self._app is None and not attempt.task.is_async:
+            if not (attempt.task.is_async or (self._framework and self._framework.needs_loop)):
                 return copy_context().run(self._run_plainly, attempt)
             return self._run_on_loop(attempt, copy_context())
         except BaseException as error:  # noqa: BLE001 - whatever a job raises is its outcome
@@ -74,8 +73,17 @@ class Runner:
             del self._attempts[invocation.job_id]
 
     def _run_plainly(self, attempt: Attempt) -> Outcome:
-        with current.entered(attempt.current):
-            return attempt.succeeded(self._dump(attempt, self._call_sync(attempt)))
+        """With no event loop at all, which nothing here waits for."""
+
+        async def call() -> Any:
+            return self._call_sync(attempt)
+
+        try:
+            self._attend(attempt, call).send(None)
+        except StopIteration as end:
+            outcome: Outcome = end.value
+            return outcome
+        raise AssertionError("what needs no loop has waited for one")
 
     def _run_on_loop(self, attempt: Attempt, context: Context) -> Outcome:
         if self._loop is None:
@@ -174,10 +182,7 @@ class Runner:
         if self._app is None:
             raise BadContext("the job has a request context, but here is no app to restore it in")
         attempt.opened = self._sealer.open(invocation.job_id, invocation.context)
-        try:
-            attempt.snapshot = RequestSnapshot.model_validate_json(attempt.opened)
-        except ValidationError:  # its text would show what was sealed
-            raise BadContext("the request snapshot is not one that this version reads") from None
+        attempt.snapshot = RequestSnapshot.read(attempt.opened)
 
     async def _attend(self, attempt: Attempt, call_sync: Callable[[], Awaitable[Any]]) -> Outcome:
         """Run the task within its restored context; `call_sync` is how a sync function is called."""
@@ -198,7 +203,8 @@ class Runner:
     async def _within_app(self, attempt: Attempt, call: Callable[[], Awaitable[Any]]) -> Outcome:
         original.set(attempt.opened)
         attempt.kind = ErrorKind.BAD_CONTEXT
-        async with restored(
+        assert self._framework is not None
+        async with self._framework.restored(
             self._app,
             attempt.snapshot,
             self._carriers,

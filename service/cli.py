@@ -119,6 +119,12 @@ def serve(
     else:
         listener = socket.socket(fileno=listen_fd)
     app, jobs = load(settings)
+    if not isinstance(app, Quart):
+        listener.close()
+        raise ConfigurationError(
+            f"{settings.app} is a Flask app: serve it as one (flask run, gunicorn), which runs its jobs too; for"
+            f" more lanes beside it, quart-jobs worker --app {settings.app}"
+        )
     greeting = greet(app, server.url_of(listener))
 
     def ready() -> None:
