@@ -1,13 +1,17 @@
 # make run    serve the example tasks          make test   the whole suite
 # make lint   ruff and mypy                    make bench  measurements, beside other queues
+# make chaos  random faults, and a verdict on what became of the jobs
 #
 # Needs Python 3.11 or newer, and nothing else; everything is installed into $(VENV).
 #   PYTHON=python3.13   the interpreter to use      VENV=.venv-3.13   where to install
 #   BIND=127.0.0.1:9000 where `make run` listens    ARGS=…            for pytest or the benchmarks
+#   SECONDS=60 SEED=…   of `make chaos`: how long, and which faults (without a seed: others each time)
 
 VENV ?= .venv
 BIND ?= 127.0.0.1:8000
 ARGS ?=
+SECONDS ?= 60
+SEED ?=
 
 # Each is started, not only looked up: a shim of pyenv may exist for a version that is not there.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python; do \
@@ -17,7 +21,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python;
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
 
-.PHONY: run test lint bench clean
+.PHONY: run test lint bench chaos clean
 
 run: $(VENV)/.service
 	@mkdir -p var
@@ -37,6 +41,9 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(ARGS)
+
+chaos: $(VENV)/.dev
+	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -22,3 +22,8 @@ def spin(seconds: float) -> int:
     while time.perf_counter() < end:
         turns += 1
     return turns
+
+
+@task(name="bench.fresh", isolation="fresh")
+def fresh() -> None:
+    """Nothing, in a process of its own."""

@@ -14,7 +14,7 @@ from typing import Literal
 
 from . import processes, wire
 from .errors import JobsError
-from .model import JobId, JobState, Outcome, now_ms
+from .model import JobId, JobState, Outcome, Usage, now_ms
 from .protocols import Interrupt
 
 INTERRUPT_SIGNAL = getattr(signal, "SIGRTMIN", signal.SIGUSR2)  # RTMIN: nothing else uses it
@@ -65,11 +65,16 @@ class Channel:
         self._unsent = b""
         return True
 
-    def end(self, outcome: Outcome, took: float) -> None:
+    def announce_mark(self) -> None:
+        """Say that the mark is about to be written behind the running job's output."""
+        self._send(wire.frame(wire.MARKING, self._serial))
+
+    def end(self, outcome: Outcome, took: float, usage: Usage, *, marked: bool) -> None:
         """Say how the job ended, at the latest when the next one begins: one write for both."""
         with self._turn:
             serial, self._job = self._serial, None
-        ended = wire.ENDED.pack(outcome.finished_at or now_ms(), took)
+        at = outcome.finished_at or now_ms()
+        ended = wire.ENDED.pack(at, took, usage.cpu, usage.max_rss, marked)
         if outcome.state is JobState.SUCCESS:
             made = wire.frame(wire.SUCCESS, serial, ended + (outcome.result or "null").encode())
         elif outcome.error is not None:
@@ -84,6 +89,11 @@ class Channel:
         if self._unsent:
             self._send(self._unsent)
             self._unsent = b""
+
+    def retire(self, why: bytes) -> None:
+        """Say that no further job begins here."""
+        self._send(self._unsent + wire.frame(wire.RETIRE, 0, why))
+        self._unsent = b""
 
     def on_signal(self, _number: int, _frame: object) -> None:
         """Signal handler. An exception in the middle of a write would leave half a frame."""

@@ -10,19 +10,23 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from . import current, processes, wire
 from .channel import INTERRUPT_SIGNAL, Channel
+from .hygiene import Habitat
 from .lane_client import LaneSubmitter
 from .model import JobId
+from .output import Output, log_to_stderr
 from .protocols import Interrupt
 from .registry import Registry, default_registry
 from .runner import Runner
 from .sealing import Sealer
+from .upkeep import Upkeep
+from .usage import Meter
 
 FORKSERVER_REQUEST = "JOBS_FORKSERVER"
 """Environment of the forkserver: JSON of `path` (sys.path), `app` and `modules`, for `jobs.guardian`."""
@@ -37,7 +41,8 @@ class Boot:
 
     `app` is an import string (`module:app` or `module:factory()`), `modules` those that register tasks,
     `keys` open request snapshots, `nice` is the niceness; `hold` is a descriptor of the service whose
-    lock is to last as long as any child does.
+    lock is to last as long as any child does. A child is replaced after `recycle_after_jobs`, and when it
+    has grown by `recycle_after_bytes`; 0: never.
     """
 
     app: str | None = None
@@ -46,15 +51,21 @@ class Boot:
     max_result_bytes: int = 8_388_608
     max_args_bytes: int = 262_144
     nice: int = 0
+    recycle_after_jobs: int = 0
+    recycle_after_bytes: int = 0
     hold: int | None = None
 
 
 class _Child:
     """The one lane that this process is."""
 
-    def __init__(self, boot: Boot, side: Connection, held: Connection | None) -> None:
-        self.boot, self.side, self.held = boot, side, held
+    def __init__(
+        self, boot: Boot, side: Connection, held: Connection | None, output: Output | None
+    ) -> None:
+        self.boot, self.side, self.held, self.output = boot, side, held, output
+        self.meter = Meter()
         self.runner: Runner | None = None
+        self.upkeep: Upkeep | None = None
         self.channel = Channel(
             side.fileno(),
             wire.frame_limit(boot.max_result_bytes),
@@ -74,9 +85,17 @@ class _Child:
 _child: _Child | None = None
 
 
-def enter(boot: Boot, side: Connection, held: Connection | None) -> None:
+def enter(
+    boot: Boot,
+    side: Connection,
+    held: Connection | None,
+    out: tuple[Connection, bytes] | None,
+) -> None:
     """The executor's initializer. It must not raise (the pool would be broken without a word): what may
-    fail for the user's doing is in `prepare`."""
+    fail for the user's doing is in `prepare`.
+
+    `out` is the pipe for what jobs write, and the mark that separates them; None: that goes where the
+    service's output does."""
     global _child  # noqa: PLW0603 - one lane a process
     with contextlib.suppress(PermissionError):  # already a group's leader
         os.setsid()
@@ -91,7 +110,12 @@ def enter(boot: Boot, side: Connection, held: Connection | None) -> None:
     processes.be_nice(boot.nice)
     with contextlib.suppress(OSError):  # if memory runs out, the job has to go, not the service
         Path("/proc/self/oom_score_adj").write_text("1000")
-    _child = _Child(boot, side, held)
+    output = None
+    if out is not None:
+        output = Output(os.dup(out[0].fileno()), out[1])
+        out[0].close()
+        output.take_over()
+    _child = _Child(boot, side, held, output)
     signal.signal(INTERRUPT_SIGNAL, _child.channel.on_signal)
     os.register_at_fork(after_in_child=_leave_to_parent)
 
@@ -102,6 +126,8 @@ def _leave_to_parent() -> None:
     _child.side.close()
     if _child.held is not None:
         _child.held.close()
+    if _child.output is not None:
+        _child.output.close()
 
 
 def whoami() -> tuple[int, int]:
@@ -119,7 +145,14 @@ def prepare() -> bytes:
     except BaseException as raised:  # noqa: BLE001 - SystemExit too; the service reports it
         error = _explain(raised)
     _keep_descriptors_from_programs()
+    _child.meter = Meter()
     gc.freeze()  # what is here now stays: no collection need look at it
+    if _child.runner is not None:
+        _child.upkeep = Upkeep(
+            Habitat(_child.runner.kept_loop),
+            jobs=_child.boot.recycle_after_jobs,
+            grown=_child.boot.recycle_after_bytes,
+        )
     guardian = sys.modules.get("jobs.guardian")
     guarded = guardian is not None and guardian.guarding == os.getppid()
     note = guardian.left_to_children if guardian is not None and guarded else None
@@ -134,6 +167,8 @@ def _runner(child: _Child) -> Runner:
     if app is not None:
         jobs = app.extensions["jobs"]
         registry, carriers = jobs.registry, jobs.carriers
+    if child.output is not None:
+        log_to_stderr()
     sealer = Sealer(boot.keys)
     runner = Runner(app, registry, sealer, carriers, max_result_bytes=boot.max_result_bytes)
     current.install(LaneSubmitter(child.channel, runner, sealer, boot.max_args_bytes))
@@ -188,17 +223,27 @@ def run_batch(payload: bytes) -> None:
     """Run the invocations of a batch, one after another, and report on the channel."""
     assert _child is not None
     assert _child.runner is not None
-    channel, runner = _child.channel, _child.runner
+    assert _child.upkeep is not None
+    channel, runner, upkeep = _child.channel, _child.runner, _child.upkeep
+    meter, output = _child.meter, _child.output
     try:
         for serial, invocation in wire.unpack_batch(payload):
+            # Before the service hears that it has begun: it may be interrupted at once.
+            runner.expect(invocation)
             if not channel.begin(serial, invocation.job_id):
+                runner.forget(invocation)
                 continue
             began = time.perf_counter()
             outcome = runner.run(invocation)
             took = time.perf_counter() - began
             processes.kill_children()
             _flush()
-            channel.end(outcome, took)
+            marked = output is not None and output.mark(channel)
+            channel.end(outcome, took, meter.lap(took), marked=marked)
+            retirement = upkeep.after(invocation, outcome, took, runner.keeps(invocation.task))
+            if retirement is not None:
+                channel.retire(json.dumps(asdict(retirement)).encode())
+                os._exit(0)
         channel.flush()
     except BaseException:  # noqa: BLE001 - the lane is of no use any more; the service replaces it
         with contextlib.suppress(Exception):

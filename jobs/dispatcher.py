@@ -221,11 +221,19 @@ class Dispatcher:
                 self._work = True
             for job in claim.jobs:
                 self._running[job.id] = job
-            self._engine.start([Invocation.of(job) for job in claim.jobs])
+            self._engine.start([self._invocation(job) for job in claim.jobs])
             if self._work and self._engine.free:
                 self._bell.set()
         if claim.next_due is not None:
             self._wake_when(claim.next_due)
+
+    def _invocation(self, job: Job) -> Invocation:
+        invocation, task = Invocation.of(job), self._registry.find(job.task)
+        if task is None or not (task.isolation == "fresh" or task.max_memory_mb):
+            return invocation
+        return invocation._replace(
+            fresh=task.isolation == "fresh", max_memory_mb=task.max_memory_mb
+        )
 
     def _wake_when(self, due: int) -> None:
         if self._due is not None:

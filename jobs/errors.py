@@ -10,6 +10,7 @@ JobsError
 ├── UnknownTask
 ├── InvalidArguments            carries one `Problem` per wrong value
 │   └── InvalidJson
+│       └── JsonTooLarge
 ├── KeyReused                   an Idempotency-Key came with another request than before
 ├── ContextError
 │   ├── NotCarriable            a value of `g` cannot travel
@@ -63,9 +64,9 @@ class NotRunning(JobsError):
 
     def __init__(
         self,
-        message: str = "Jobs is not open here, so no job could be kept or found. A server opens it with the app;"
-        " in a test, use `async with app.test_app() as running:` and `running.test_client()`;"
-        " in a script, `async with jobs:` or `with jobs:`",
+        message: str = "Jobs is not open here, so no job could be kept or found. A server opens it with the app"
+        " (a Flask app's with the first request); in a test, use `async with app.test_app() as running:` and"
+        " `running.test_client()`; in a script, or with Flask's test client, `async with jobs:` or `with jobs:`",
     ) -> None:
         super().__init__(message)
 
@@ -98,6 +99,10 @@ class InvalidArguments(JobsError):
 
 class InvalidJson(InvalidArguments):
     """A value that JSON, or one of the stores, cannot hold: NUL, lone surrogate, NaN, too deep, too large."""
+
+
+class JsonTooLarge(InvalidJson):
+    """JSON of more bytes than a setting allows."""
 
 
 class KeyReused(JobsError):

@@ -1,21 +1,22 @@
-"""`Jobs`: the Quart extension that holds the parts together, and the one place that wires them."""
+"""`Jobs`: the extension that holds the parts together, and the one place that wires them."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
+from contextvars import Context
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
-from quart import Quart, current_app, g, has_app_context, has_request_context, request
-
-from . import current
+from . import current, memory
 from .child import Boot
 from .engines.inline import InlineEngine
 from .engines.lanes import LaneEngine
 from .errors import ConfigurationError, KeyReused, NotRunning, WouldDeadlock
+from .frameworks import Framework, framework_of, quart
 from .functions import importable_name
 from .handle import JobHandle
 from .idempotency import IdempotencyKey
@@ -29,18 +30,23 @@ from .runner import Runner
 from .sealing import Sealer, find_keys
 from .settings import Settings
 from .shadowing import check_shadowing
-from .snapshot import Carrier, carried, origin, take
+from .snapshot import Carrier, carried, origin
 from .stores import open_store
 from .submission import NO_OPTIONS, Options, check_size, new_job
+
+if TYPE_CHECKING:
+    from flask import Flask
+    from quart import Quart
 
 R = TypeVar("R")
 
 
 class Jobs:
-    """Background jobs for a Quart app.
+    """Background jobs for a Quart or a Flask app.
 
-    `Jobs(app)` or `Jobs().init_app(app)`; it opens and closes with the app. Without a server, use
-    `async with jobs:` or `with jobs:`.
+    `Jobs(app)` or `Jobs().init_app(app)`. With a Quart app it opens and closes; with a Flask app it opens
+    at the first request that a process serves, and closes before that process ends. Without a server,
+    use `async with jobs:` or `with jobs:`.
 
     Args:
         carry: names of `g` that travel with every job.
@@ -52,7 +58,7 @@ class Jobs:
 
     def __init__(
         self,
-        app: Quart | None = None,
+        app: "Quart | Flask | None" = None,
         *,
         carry: Iterable[str] = (),
         child: str | None = None,
@@ -61,7 +67,8 @@ class Jobs:
     ) -> None:
         self.registry = registry
         self.carriers: dict[str, Carrier] = {}
-        self.app: Quart | None = None
+        self.app: Quart | Flask | None = None
+        self._framework: Framework = quart
         self._carry = frozenset(carry)
         self._child = child
         self._arguments = settings
@@ -75,14 +82,14 @@ class Jobs:
         if app is not None:
             self.init_app(app)
 
-    def init_app(self, app: Quart) -> None:
+    def init_app(self, app: "Quart | Flask") -> None:
         """Open and close with `app`, and be found as `app.extensions["jobs"]`."""
+        framework = framework_of(app)
         if "jobs" in app.extensions:
             raise ConfigurationError(f"Jobs is already installed on the app {app.name!r}")
-        self.app = app
+        self.app, self._framework = app, framework
         app.extensions["jobs"] = self
-        app.before_serving(self._start)
-        app.after_serving(self._close)
+        framework.open_with(app, self)
 
     def carrier(self, name: str, *, save: Callable[[Any], Any], load: Callable[[Any], Any]) -> None:
         """Let `g.<name>` travel although it is not JSON: `save` makes it JSON at submit, `load` makes it
@@ -91,12 +98,11 @@ class Jobs:
 
     # --- opening and closing
 
-    async def _start(self) -> None:
-        await self.__aenter__()
-
     async def __aenter__(self) -> Self:
         if self._stack is not None:
+            self._refuse_fork()
             raise ConfigurationError("this Jobs is already open")
+        self._pid = os.getpid()
         async with AsyncExitStack() as stack:
             await self._open(stack)
             self._stack = stack.pop_all()
@@ -132,7 +138,8 @@ class Jobs:
         """Open for code without an event loop: everything runs in a thread of its own."""
         self._portal = Portal()
         try:
-            self._portal.run(self.__aenter__())
+            # What runs from now on belongs to no request or app context that the caller may be in.
+            Context().run(self._portal.run, self.__aenter__())
         except BaseException:
             self._portal.close()
             raise
@@ -195,10 +202,16 @@ class Jobs:
             max_result_bytes=settings.max_result_bytes,
             max_args_bytes=settings.max_args_bytes,
             nice=settings.nice,
+            recycle_after_jobs=settings.recycle_after_jobs,
+            recycle_after_bytes=_most_growth(settings),
             hold=self.store.hold_fileno(),
         )
         return LaneEngine(
-            settings.lane_count, boot, stop_grace=settings.stop_grace, grace=settings.grace
+            settings.lane_count,
+            boot,
+            stop_grace=settings.stop_grace,
+            grace=settings.grace,
+            max_log_bytes=settings.max_log_bytes if settings.capture_output else None,
         )
 
     def _runner(self) -> Runner:
@@ -264,11 +277,11 @@ class Jobs:
     ) -> Job:
         check_size(args, self.settings.max_args_bytes)
         snapshot = described = None
-        if has_request_context():
+        here = self._framework.current_request()
+        if here is not None:
             names = self._carried | task.carry
-            values = carried(g, names, self.carriers) if names else {}
-            here = request._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
-            taken = take(here, values)
+            values = carried(self._framework.g, names, self.carriers) if names else {}
+            taken = self._framework.take(here, values)
             snapshot, described = taken.model_dump_json().encode(), origin(taken, here)
         return new_job(
             task,
@@ -302,11 +315,12 @@ class Jobs:
     @property
     def is_open(self) -> bool:
         """Whether jobs can be submitted, and asked about, now."""
-        return self._stack is not None
+        return self._stack is not None and self._pid == os.getpid()
 
     def owns_context(self) -> bool | None:
         """Whether the current app context is this app's; None without an app context."""
-        return current_app.extensions.get("jobs") is self if has_app_context() else None
+        app = self._framework.current_app()
+        return None if app is None else app.extensions.get("jobs") is self
 
     # --- asking
 
@@ -362,6 +376,14 @@ class Jobs:
     def _refuse_unless_open(self) -> None:
         if self._stack is None:
             raise NotRunning
+        self._refuse_fork()
+
+    def _refuse_fork(self) -> None:
+        if self._pid != os.getpid():
+            raise NotRunning(
+                "Jobs was opened before this process was forked, and cannot be used in both: open it after the"
+                " fork (before it, serve no request and do not enter `with jobs:`)"
+            )
 
     async def _here(self, work: Callable[[], Coroutine[Any, Any, R]]) -> R:
         """Do the work on the loop that Jobs was opened on, whichever this is. Raises `NotRunning`."""
@@ -371,7 +393,14 @@ class Jobs:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), self._loop))
 
 
-def import_string(app: Quart) -> str:
+def _most_growth(settings: Settings) -> int:
+    """Bytes by which a child may grow."""
+    if settings.recycle_after_mb is not None:
+        return settings.recycle_after_mb * memory.MIB
+    return memory.of_machine() // (2 * settings.lane_count * settings.workers)
+
+
+def import_string(app: "Quart | Flask") -> str:
     """How a child finds the app: the attribute of its module that *is* the app."""
     module = sys.modules.get(app.import_name)
     names = [name for name, value in vars(module).items() if value is app] if module else []

@@ -15,6 +15,7 @@ from traceback import StackSummary, TracebackException
 from .model import ErrorKind, Invocation, JobError
 from .protocols import Interrupt
 
+MAX_NAME = 500  #: characters
 MAX_MESSAGE = 10_000  #: characters
 MAX_TRACEBACK = 100_000  #: characters
 
@@ -33,9 +34,10 @@ def failure(error: BaseException, kind: ErrorKind = ErrorKind.EXCEPTION) -> JobE
     """What to keep of an exception."""
     try:
         message = str(error)
-    except Exception as unprintable:  # noqa: BLE001 - user code
+    except BaseException as unprintable:  # noqa: BLE001 - user code, which may raise anything
         message = f"<its message could not be written: {type(unprintable).__name__}>"
-    return JobError(kind, type(error).__name__, _keepable(message, MAX_MESSAGE), traceback(error))
+    name = _keepable(type(error).__name__, MAX_NAME)
+    return JobError(kind, name, _keepable(message, MAX_MESSAGE), traceback(error))
 
 
 def traceback(error: BaseException) -> str:
@@ -45,7 +47,7 @@ def traceback(error: BaseException) -> str:
         for part in _with_causes(told):
             part.stack = _task_frames(part.stack)
         text = "".join(told.format())
-    except Exception as unprintable:  # noqa: BLE001 - user code
+    except BaseException as unprintable:  # noqa: BLE001 - as above
         text = f"<the traceback could not be written: {type(unprintable).__name__}>\n"
     return _keepable(text, MAX_TRACEBACK)
 

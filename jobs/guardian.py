@@ -78,12 +78,18 @@ def _preload(app: str | None, modules: list[str]) -> str | None:
         registry = default_registry if made is None else made.extensions["jobs"].registry
         with contextlib.suppress(ConfigurationError):  # the service itself will say so
             registry.resolve()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError, OSError, ValueError):  # there may be none
+                stream.flush()  # else every child would write again what is held back here
         return None
     return verdict
 
 
 def _try_import(app: str | None, modules: list[str]) -> str:
     before = _open_files()
+    with open(os.devnull, "wb") as null:  # what they write, they write once: when it counts
+        os.dup2(null.fileno(), 1)
+        os.dup2(null.fileno(), 2)
     import_all(app, modules)
     if len(os.listdir("/proc/self/task")) > 1:
         return "they start a thread"

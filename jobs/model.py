@@ -139,6 +139,12 @@ class Invocation(NamedTuple):
     context: bytes | None = None
     timeout: float | None = None
     max_attempts: int = 1
+    fresh: bool = (
+        False  #: it is to have a process that has run nothing before and runs nothing after
+    )
+    max_memory_mb: int | None = (
+        None  #: MiB that it may have more than its process had when it began
+    )
     owner: str | None = None
 
     @classmethod
@@ -152,7 +158,7 @@ class Invocation(NamedTuple):
             job.context,
             job.timeout,
             job.max_attempts,
-            job.owner,
+            owner=job.owner,
         )
 
 

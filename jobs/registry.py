@@ -6,13 +6,24 @@ import inspect
 import re
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Literal,
+    ParamSpec,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 from pydantic import TypeAdapter
 
 from . import current
 from .errors import ConfigurationError, DuplicateTask, InvalidArguments, UnknownTask
 from .functions import module_name, place, refuse_unimportable, same_function
+from .hygiene import KINDS
 from .retry import ONCE, RetryPolicy
 from .signature import Signature
 from .submission import NO_OPTIONS, Options
@@ -44,6 +55,10 @@ class Task(Generic[P, R]):
 
     `timeout` is in seconds; `carry` names what travels of `g` besides what the app carries for all;
     `after_request` runs the app's after-request functions when the job ends.
+
+    In a child process a job may have `max_memory_mb` MiB more than the process had when it began (Linux);
+    with `isolation="fresh"` it has a new process for itself. `keeps` names what the task means to leave in
+    its process, of `jobs.hygiene.KINDS`: without that, a process with leftovers is replaced.
     """
 
     def __init__(
@@ -58,6 +73,9 @@ class Task(Generic[P, R]):
         max_attempts: int | None = None,
         carry: Collection[str] = (),
         after_request: bool = False,
+        max_memory_mb: int | None = None,
+        isolation: Literal["shared", "fresh"] = "shared",
+        keeps: Collection[str] = (),
     ) -> None:
         refuse_unimportable(fn)
         if retry is not None and max_attempts is not None:
@@ -81,6 +99,19 @@ class Task(Generic[P, R]):
             ) from None
         except ValueError as error:
             raise ConfigurationError(f"task {fn.__qualname__}: {error}") from None
+        if max_memory_mb is not None and max_memory_mb < 1:
+            raise ConfigurationError(
+                f"task {fn.__qualname__}: max_memory_mb is {max_memory_mb}; it is a number of MiB, at least 1"
+            )
+        if isolation not in ("shared", "fresh"):
+            raise ConfigurationError(
+                f'task {fn.__qualname__}: isolation is {isolation!r}; it is "shared" or "fresh"'
+            )
+        if isinstance(keeps, str) or (unknown := sorted(set(keeps) - set(KINDS))):
+            raise ConfigurationError(
+                f"task {fn.__qualname__}: keeps is a list of {', '.join(KINDS)}"
+                + ("" if isinstance(keeps, str) else f"; not {', '.join(unknown)}")
+            )
         functools.update_wrapper(self, fn)
         self.fn = fn
         self.module = module_name(fn)
@@ -94,6 +125,8 @@ class Task(Generic[P, R]):
         self.retry = retry
         self.carry = frozenset(carry)
         self.after_request = after_request
+        self.max_memory_mb, self.isolation = max_memory_mb, isolation
+        self.keeps = frozenset(keeps)
         self.is_async = inspect.iscoroutinefunction(fn)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -278,6 +311,9 @@ def task(
     max_attempts: int | None = ...,
     carry: Collection[str] = ...,
     after_request: bool = ...,
+    max_memory_mb: int | None = ...,
+    isolation: Literal["shared", "fresh"] = ...,
+    keeps: Collection[str] = ...,
     registry: Registry = ...,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(

@@ -3,20 +3,18 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from typing import Any
 
-from pydantic import ValidationError
-
-from . import current
+from . import current, memory
 from .attempt import Attempt, caught, in_thread
-from .errors import BadContext, JobInterrupted
+from .errors import BadContext, JobInterrupted, JsonTooLarge, Problem
+from .frameworks import framework_of
 from .model import ErrorKind, Invocation, Job, JobId, Outcome
 from .protocols import Interrupt
 from .registry import Registry
-from .restore import restored
 from .sealing import Sealer
 from .snapshot import Carrier, RequestSnapshot
 
@@ -27,7 +25,7 @@ original: ContextVar[bytes | None] = ContextVar("jobs_original_snapshot", defaul
 class Runner:
     """Runs attempts: one after another by `run`, or any number at once by `run_async`.
 
-    `app` is a Quart app, or None. An outcome's state is SUCCESS, FAILURE, REVOKED, or PENDING where a
+    `app` is a Quart or Flask app, or None. An outcome's state is SUCCESS, FAILURE, REVOKED, or PENDING where a
     shutdown stopped the attempt.
     """
 
@@ -41,6 +39,7 @@ class Runner:
         max_result_bytes: int,
     ) -> None:
         self._app, self._registry, self._sealer = app, registry, sealer
+        self._framework = None if app is None else framework_of(app)
         self._carriers, self._max_result_bytes = carriers, max_result_bytes
         self._attempts: dict[JobId, Attempt] = {}
         self._main: Attempt | None = None
@@ -50,13 +49,21 @@ class Runner:
 
     # --- a child's main thread
 
+    def expect(self, invocation: Invocation) -> None:
+        """An attempt that is about to be run, or forgotten: it can be interrupted from now on."""
+        self._attempts[invocation.job_id] = Attempt(invocation)
+
+    def forget(self, invocation: Invocation) -> None:
+        """It does not run after all."""
+        del self._attempts[invocation.job_id]
+
     def run(self, invocation: Invocation) -> Outcome:
-        """Run an attempt in this thread: a sync function with no event loop running, so that
+        """Run an expected attempt in this thread: a sync function with no event loop running, so that
         `asyncio.run` works in it; an async one on a loop that is kept from job to job."""
-        attempt = self._attempts[invocation.job_id] = self._main = Attempt(invocation)
+        attempt = self._main = self._attempts[invocation.job_id]
         try:
             self._prepare(attempt)
-            if self._app is None and not attempt.task.is_async:
+            if not (attempt.task.is_async or (self._framework and self._framework.needs_loop)):
                 return copy_context().run(self._run_plainly, attempt)
             return self._run_on_loop(attempt, copy_context())
         except BaseException as error:  # noqa: BLE001 - whatever a job raises is its outcome
@@ -66,8 +73,17 @@ class Runner:
             del self._attempts[invocation.job_id]
 
     def _run_plainly(self, attempt: Attempt) -> Outcome:
-        with current.entered(attempt.current):
-            return attempt.succeeded(self._dump(attempt, self._call_sync(attempt)))
+        """With no event loop at all, which nothing here waits for."""
+
+        async def call() -> Any:
+            return self._call_sync(attempt)
+
+        try:
+            self._attend(attempt, call).send(None)
+        except StopIteration as end:
+            outcome: Outcome = end.value
+            return outcome
+        raise AssertionError("what needs no loop has waited for one")
 
     def _run_on_loop(self, attempt: Attempt, context: Context) -> Outcome:
         if self._loop is None:
@@ -99,6 +115,15 @@ class Runner:
                 outside, self._outside = self._outside, None
                 context.run(outside)
         return attempt.loop_task.result()
+
+    def kept_loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop that `run` keeps from job to job, once there is one."""
+        return self._loop
+
+    def keeps(self, name: str) -> Collection[str]:
+        """What the task of that name means to leave in this process."""
+        task = self._registry.find(name)
+        return () if task is None else task.keeps
 
     # --- on an event loop that others use too
 
@@ -157,10 +182,7 @@ class Runner:
         if self._app is None:
             raise BadContext("the job has a request context, but here is no app to restore it in")
         attempt.opened = self._sealer.open(invocation.job_id, invocation.context)
-        try:
-            attempt.snapshot = RequestSnapshot.model_validate_json(attempt.opened)
-        except ValidationError:  # its text would show what was sealed
-            raise BadContext("the request snapshot is not one that this version reads") from None
+        attempt.snapshot = RequestSnapshot.read(attempt.opened)
 
     async def _attend(self, attempt: Attempt, call_sync: Callable[[], Awaitable[Any]]) -> Outcome:
         """Run the task within its restored context; `call_sync` is how a sync function is called."""
@@ -181,7 +203,8 @@ class Runner:
     async def _within_app(self, attempt: Attempt, call: Callable[[], Awaitable[Any]]) -> Outcome:
         original.set(attempt.opened)
         attempt.kind = ErrorKind.BAD_CONTEXT
-        async with restored(
+        assert self._framework is not None
+        async with self._framework.restored(
             self._app,
             attempt.snapshot,
             self._carriers,
@@ -200,22 +223,37 @@ class Runner:
     def _call_sync(self, attempt: Attempt) -> Any:
         attempt.cancellable = False
         attempt.kind = ErrorKind.EXCEPTION
+        cap = self._cap(attempt)
         try:
             attempt.in_sync_code = True
             if self._main is attempt:
                 self.deliver()
             return attempt.task.call(attempt.invocation.args)
+        except MemoryError as error:
+            cap.lift()
+            raise cap.explain(error) from None
         finally:
+            cap.lift()
             attempt.in_sync_code = False
             self._leave_forks()
 
     async def _call_async(self, attempt: Attempt) -> Any:
         attempt.kind = ErrorKind.EXCEPTION
+        cap = self._cap(attempt)
         try:
             return await attempt.task.call(attempt.invocation.args)
+        except MemoryError as error:
+            cap.lift()
+            raise cap.explain(error) from None
         finally:
+            cap.lift()
             attempt.cancellable = False
             self._leave_forks()
+
+    def _cap(self, attempt: Attempt) -> memory.Cap:
+        """The job's memory cap, where this process is the job's alone."""
+        most = attempt.invocation.max_memory_mb
+        return memory.UNCAPPED if most is None or self._main is not attempt else memory.Cap(most)
 
     def _leave_forks(self) -> None:
         # A task that forks and returns twice must not be a second runner of this lane's jobs.
@@ -224,4 +262,8 @@ class Runner:
 
     def _dump(self, attempt: Attempt, result: Any) -> str:
         attempt.kind = ErrorKind.BAD_RESULT
-        return attempt.task.dump(result, max_bytes=self._max_result_bytes)
+        try:
+            return attempt.task.dump(result, max_bytes=self._max_result_bytes)
+        except JsonTooLarge as error:
+            detail = f"the result {error.problems[0].detail} (setting: max_result_bytes)"
+            raise JsonTooLarge([Problem("", detail)]) from None

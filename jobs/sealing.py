@@ -61,16 +61,25 @@ def find_keys(
     settings: Settings,
     app_secret_key: str | bytes | None,
     app_fallbacks: Sequence[str | bytes],
-    database: Path,
+    database: Path | None,
 ) -> list[str]:
     """The secrets for a `Sealer`: the setting, else the app's own, else a key file beside the database,
-    which is made if need be. Raises `ConfigurationError`."""
+    if there is one; the file is made if need be. Raises `ConfigurationError`."""
     earlier = [key.get_secret_value() for key in settings.secret_key_fallbacks]
     if settings.secret_key is not None and settings.secret_key.get_secret_value():
         return [settings.secret_key.get_secret_value(), *earlier]
     if app_secret_key:
         return [_text(app_secret_key), *map(_text, app_fallbacks), *earlier]
-    return [_key_file(database.with_name(database.name + ".key")), *earlier]
+    if database is None:
+        raise ConfigurationError(
+            "requests are sealed: set JOBS_SECRET_KEY, or the app's SECRET_KEY"
+        )
+    return [_key_in(key_file(database)), *earlier]
+
+
+def key_file(database: Path) -> Path:
+    """Where the key is if no setting holds it."""
+    return database.with_name(database.name + ".key")
 
 
 def _cipher(secret: bytes | str) -> tuple[bytes, AESGCM]:
@@ -83,7 +92,7 @@ def _text(secret: str | bytes) -> str:
     return secret.decode("latin-1") if isinstance(secret, bytes) else secret
 
 
-def _key_file(path: Path) -> str:
+def _key_in(path: Path) -> str:
     try:
         if not path.exists():
             _make_key_file(path)

@@ -62,6 +62,14 @@ class Settings(BaseSettings):
         le=19,
         description="Niceness of the child processes, so that jobs do not starve the API.",
     )
+    recycle_after_jobs: int = Field(
+        0, ge=0, description="Jobs after which a child process is replaced; 0: never."
+    )
+    recycle_after_mb: int | None = Field(
+        None,
+        ge=0,
+        description="MiB by which a child process may grow; default: its share of half the memory; 0: any number.",
+    )
     max_crashes: int = Field(
         3,
         ge=1,
@@ -79,14 +87,57 @@ class Settings(BaseSettings):
     max_result_bytes: int = Field(
         8_388_608, ge=1, description="Largest result of one job, in bytes of JSON."
     )
+    capture_output: bool = Field(
+        True,
+        description="Keep what a job writes to stdout, stderr and its logs; false: it goes where the service's goes.",
+    )
+    max_log_bytes: int = Field(
+        1_048_576, ge=1, description="Most that is kept of one attempt's output, in bytes."
+    )
     max_body_bytes: int = Field(
         1_048_576, ge=1, description="Largest request body that the job API reads."
+    )
+    body_timeout: float = Field(
+        30.0, gt=0, le=3600, description="Seconds that a body which the job API reads may take."
+    )
+    keep_alive_timeout: float = Field(
+        5.0,
+        gt=0,
+        le=3600,
+        description="Seconds that a connection may be idle, and that the head of a request may take.",
+    )
+    max_headers: int = Field(100, ge=1, description="Most header fields of one request.")
+    max_header_bytes: int = Field(
+        32_768, ge=1, description="Largest header fields of one request, in bytes together."
+    )
+    max_url_bytes: int = Field(
+        8192, ge=1, description="Longest path and query of one request, in bytes together."
+    )
+    max_requests: int = Field(
+        1000,
+        ge=1,
+        description="Requests that one process answers at one time, streams and websockets aside.",
+    )
+    rate_limit: str | None = Field(
+        None,
+        pattern=r"^[1-9][0-9]{0,8}/[smh]$",
+        description="Requests that one address may send to one process: 100/s, 600/m or 50/h; default: any.",
+    )
+    rate_burst: int | None = Field(
+        None,
+        ge=1,
+        description="... and how many of them at once; default: the number in rate_limit.",
     )
     busy_timeout: float = Field(
         5.0,
         ge=0,
         le=60,
         description="Seconds a write waits for another process before it answers busy.",
+    )
+    ballast_bytes: int = Field(
+        8_388_608,
+        ge=0,
+        description="Disk space kept back, so that a full disk can still record how jobs end.",
     )
     retention: float = Field(
         604_800.0, gt=0, description="Seconds that an ended job and its result are kept."

@@ -1,25 +1,21 @@
 """A request as a value: what of it travels with a job.
 
-The body does not; neither does anything of a websocket. A client-sent `Remote-Addr` header is left
-out, because Quart has one of its own making, which is where the client's address is read from. An API
-key of ours does not travel either.
+The body does not; neither does anything of a websocket. How a request is taken, and made again, is in
+`jobs.frameworks`.
 """
 
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, is_dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from pydantic_core import to_json, to_jsonable_python
-from quart import Request
 
 from . import strict_json
-from .errors import InvalidJson, NotCarriable
-from .keys import holds_key
+from .errors import BadContext, InvalidJson, NotCarriable
 
-_NO_ADDRESS = "<local>"  #: what Quart has where the server knows no client address
 _TRACEPARENT = re.compile(r"[\da-f]{2}-(?!0{32})([\da-f]{32})-[\da-f]{16}-[\da-f]{2}(?:-.*)?")
 
 
@@ -40,6 +36,14 @@ class RequestSnapshot(BaseModel):
     http_version: str
     globals: dict[str, JsonValue] = {}
 
+    @classmethod
+    def read(cls, text: bytes) -> Self:
+        """The snapshot that was written as this JSON. Raises `BadContext`."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError:  # its text would show what was sealed
+            raise BadContext("the request snapshot is not one that this version reads") from None
+
     @property
     def trace_id(self) -> str | None:
         """The trace that the request is part of, by its `traceparent` header."""
@@ -59,29 +63,7 @@ class Carrier:
     load: Callable[[Any], Any | Awaitable[Any]]
 
 
-def take(request: Request, values: dict[str, JsonValue]) -> RequestSnapshot:
-    """The request as it is now; `values` is what travels of `g`."""
-    return RequestSnapshot(
-        method=request.method,
-        scheme=request.scheme,
-        host=request.host,
-        root_path=request.root_path,
-        path=request.path,
-        query_string=request.query_string.decode("latin-1"),
-        headers=tuple(pair for pair in request.headers if not _stays_here(*pair)),
-        client=_client(request),
-        http_version=request.http_version,
-        globals=values,
-    )
-
-
-def _stays_here(name: str, value: str) -> bool:
-    """A key of this API opens what its task has no business with."""
-    lower = name.lower()
-    return lower == "remote-addr" or (lower == "authorization" and holds_key(value))
-
-
-def origin(snapshot: RequestSnapshot, request: Request) -> str:
+def origin(snapshot: RequestSnapshot, request: Any) -> str:
     """JSON text of what stays readable beside a sealed snapshot: method, route, trace id."""
     route = None if request.url_rule is None else request.url_rule.rule
     seen = {"method": snapshot.method, "route": route, "trace_id": snapshot.trace_id}
@@ -98,14 +80,6 @@ def carried(
             value, carrier = g.get(name), carriers.get(name)
             values[name] = _saved(name, value, carrier)
     return values
-
-
-def _client(request: Request) -> str | None:
-    client = request.scope.get("client")
-    if client:
-        return client[0]
-    first = next(iter(request.headers), None)
-    return _NO_ADDRESS if first == ("Remote-Addr", _NO_ADDRESS) else None
 
 
 def _saved(name: str, value: Any, carrier: Carrier | None) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from .errors import InvalidJson, Problem
+from .errors import InvalidJson, JsonTooLarge, Problem
 
 MAX_DEPTH = 64
 
@@ -32,7 +32,7 @@ def check(raw: bytes | str, *, max_bytes: int | None, where: str = "") -> None:
     except UnicodeEncodeError:
         raise InvalidJson([Problem(where, _LONE)]) from None
     if max_bytes is not None and len(data) > max_bytes:
-        raise InvalidJson(
+        raise JsonTooLarge(
             [Problem(where, f"is {len(data)} bytes of JSON; at most {max_bytes} fit")]
         )
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _depth(data) > MAX_DEPTH:

@@ -23,20 +23,26 @@ from .model import (
     JobState,
 )
 
-# From the child. Payloads: STARTED and the endings begin with a time.
+# From the child. Payloads:
 STARTED: Final = 1  #: `WHEN`
 SUCCESS: Final = 2  #: `ENDED`, then the result's JSON
 FAILURE: Final = 3  #: `ENDED`, then the JSON of the error and of whether it is tried again
 STOPPED: Final = 4  #: `ENDED`: stopped by a shutdown, to be given back
 DROPPED: Final = 5  #: JSON list of the serials that will not run
 CALL: Final = 6  #: JSON of the verb's name, a line feed, the body; the serial is the call's own
+MARKING: Final = 7  #: the job is over, and the mark about to be written behind its output
+RETIRE: Final = (
+    8  #: JSON of a `Retirement`: it ends here, and what it has not begun is to run elsewhere
+)
 # To the child.
 INTERRUPT: Final = 16  #: why, as `Interrupt` spells it
 WITHDRAW: Final = 17  #: JSON list of serials to drop if they have not begun
 REPLY: Final = 18  #: the answer to the call of that serial
 
 WHEN: Final = struct.Struct("!Q")  #: wall clock, ms
-ENDED: Final = struct.Struct("!Qd")  #: wall clock, ms; seconds the run took
+ENDED: Final = struct.Struct("!QddQ?")
+"""Wall clock, ms; seconds the run took; its CPU seconds; its peak of memory, bytes; whether there is
+output that may not have been read yet, and the mark behind it."""
 
 _HEAD = struct.Struct("!BII")
 _LENGTH = struct.Struct("!I")
@@ -112,6 +118,8 @@ def pack_batch(first: int, invocations: Sequence[Invocation]) -> bytes:
                 each.task,
                 each.timeout,
                 each.max_attempts,
+                each.fresh,
+                each.max_memory_mb,
                 each.owner,
                 len(args),
                 context,
@@ -126,14 +134,17 @@ def unpack_batch(data: bytes) -> list[tuple[int, Invocation]]:
     at = _LENGTH.size + _LENGTH.unpack_from(data)[0]
     serial, *rows = json.loads(data[_LENGTH.size : at])
     batch = []
-    for job_id, attempt, task, timeout, max_attempts, owner, args_length, context_length in rows:
+    for *row, args_length, context_length in rows:
+        job_id, attempt, task, timeout, max_attempts, fresh, max_memory_mb, owner = row
         args = data[at : at + args_length].decode()
         at += args_length
         context = None
         if context_length >= 0:
             context = data[at : at + context_length]
             at += context_length
-        invocation = Invocation(job_id, attempt, task, args, context, timeout, max_attempts, owner)
+        invocation = Invocation(
+            job_id, attempt, task, args, context, timeout, max_attempts, fresh, max_memory_mb, owner
+        )
         batch.append((serial, invocation))
         serial += 1
     return batch

@@ -1,12 +1,15 @@
 """`quart-jobs`: the command line."""
 
 import asyncio
+import json
 import logging
 import os
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,10 +21,14 @@ from jobs.keys import new_key
 from jobs.settings import Settings
 from jobs.shadowing import check_shadowing
 from jobs.stores import sqlite_path
+from jobs.stores.backup import backup as backup_sqlite
+from jobs.stores.checkup import Level
 from jobs.stores.migrate import migrate as migrate_sqlite
+from jobs.stores.restore import restore as restore_sqlite
 
 from . import key_commands, server
 from .api import takes_keys
+from .doctor import diagnose, report
 from .loading import load
 from .supervisor import Supervisor, WorkersFailed, report_ready
 
@@ -119,6 +126,12 @@ def serve(
     else:
         listener = socket.socket(fileno=listen_fd)
     app, jobs = load(settings)
+    if not isinstance(app, Quart):
+        listener.close()
+        raise ConfigurationError(
+            f"{settings.app} is a Flask app: serve it as one (flask run, gunicorn), which runs its jobs too; for"
+            f" more lanes beside it, quart-jobs worker --app {settings.app}"
+        )
     if takes_keys(app) and server.is_exposed(listener):
         jobs.exposed_at = server.address_of(listener)
     greeting = greet(app, server.url_of(listener))
@@ -221,6 +234,87 @@ def revoke_key(key_id: str, verbose: bool, **flags: Any) -> None:
     """End a key by its id. Running services refuse it within two seconds."""
     asyncio.run(key_commands.revoke(settled(flags, verbose), key_id))
     click.echo("revoked")
+
+
+@main.command()
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Replace a file that exists.")
+@click.option("--with-key", is_flag=True, help="Copy the key file, too, to TARGET.key.")
+@settings_flags(*STORE)
+def backup(target: Path, force: bool, with_key: bool, verbose: bool, **flags: Any) -> None:
+    """Copy the database to the file TARGET, as it is at one moment; services may go on meanwhile."""
+    settings = settled(flags, verbose)
+    began = time.monotonic()
+    copied = backup_sqlite(
+        sqlite_path(settings.database),
+        target,
+        force=force,
+        with_key=with_key,
+        busy_timeout=settings.busy_timeout,
+        allow_network_filesystem=settings.allow_network_filesystem,
+    )
+    seconds = time.monotonic() - began
+    click.echo(f"{copied.path}: {in_words(copied.size)}, checked, in {seconds:.1f} s")
+    click.echo(f"jobs: {copied.census}")
+    if copied.key is not None:
+        click.echo(f"{copied.key}: the key, which opens request snapshots; keep it as a secret")
+    elif copied.census.sealed:
+        key = copied.key_left or "JOBS_SECRET_KEY, or the app's secret_key,"
+        click.echo(
+            f"the request snapshots of {copied.census.sealed} unfinished jobs can only be opened with the key:"
+            f" {key} is not in the backup" + (" (--with-key)" if copied.key_left else "")
+        )
+
+
+@main.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Replace a database, which is kept by another name.")
+@settings_flags(*STORE)
+def restore(source: Path, force: bool, verbose: bool, **flags: Any) -> None:
+    """Put the backup SOURCE in the place of the database, which no process may have open."""
+    settings = settled(flags, verbose)
+    copied = restore_sqlite(
+        source,
+        sqlite_path(settings.database),
+        force=force,
+        busy_timeout=settings.busy_timeout,
+        allow_network_filesystem=settings.allow_network_filesystem,
+    )
+    click.echo(f"{copied.path}: {in_words(copied.size)}, checked and in place")
+    click.echo(f"jobs: {copied.census}")
+    if copied.put_aside is not None:
+        click.echo(f"{copied.put_aside}: the database that was there before")
+    if copied.key_left is not None:
+        click.echo(
+            f"the key in {copied.key_left} is another than that of this database: put it into"
+            " JOBS_SECRET_KEY_FALLBACKS, for the request snapshots of unfinished jobs"
+        )
+    if started := copied.census.states.get("STARTED"):
+        click.echo(f"{started} of them were running: they run again once a service has started")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@settings_flags("database", "busy_timeout", "ballast_bytes", "allow_network_filesystem")
+def doctor(as_json: bool, verbose: bool, **flags: Any) -> None:
+    """Say what is right and wrong with this machine and the database, and what to do.
+
+    Changes nothing, and services may go on meanwhile. The exit code is 1 if there is a problem.
+    """
+    findings = list(diagnose(settled(flags, verbose)))
+    healthy = not any(finding.level is Level.PROBLEM for finding in findings)
+    if as_json:
+        listed = [asdict(finding) for finding in findings]
+        click.echo(json.dumps({"healthy": healthy, "findings": listed}, indent=2))
+    else:
+        click.echo(report(findings))
+    if not healthy:
+        sys.exit(RUNTIME)
+
+
+def in_words(size: int) -> str:
+    """So many bytes."""
+    return f"{size / (1 << 20):.1f} MiB" if size >= 1 << 20 else f"{size >> 10} KiB"
 
 
 def settled(flags: dict[str, Any], verbose: bool) -> Settings:

@@ -1,19 +1,16 @@
-"""What `serve` puts around any app: the health answers, and an end to what is open at shutdown."""
+"""What `serve` puts around any app: the health answers, a limit to what is under way at one time, and an
+end to that at shutdown."""
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import quote
 
 from jobs import Jobs, JobsError
 
-from .api.problems import UNAVAILABLE, Refusal, from_error
+from .api.problems import OVERLOADED, UNAVAILABLE, Refusal, unready
+from .asgi import App, Fields, Message, Receive, Send, answer, problem, refuse
+from .guard import is_health
 
-Message = Any  #: of ASGI: the servers' and frameworks' own types do not agree
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Message, Any, Any], Awaitable[None]]
+_RETRY = {"Retry-After": "1"}
 
 
 class Front:
@@ -21,39 +18,44 @@ class Front:
 
     `end_streams` and `end` let go of clients that would otherwise hold the server open: the app sees
     its client disconnect, and stops as it would for that.
+
+    Args:
+        max_requests: over so many under way, others are refused; what has no end is not counted.
     """
 
-    def __init__(self, app: App, jobs: Jobs) -> None:
-        self._app, self._jobs = app, jobs
+    def __init__(self, app: App, jobs: Jobs, *, max_requests: int) -> None:
+        self._app, self._jobs, self._max_requests = app, jobs, max_requests
         self._open: set[_Exchange] = set()
+        self._endless: set[_Exchange] = set()
         self._stopping = False
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _empty_lifespan(receive, send)
             return
-        if (
-            scope["type"] == "http"
-            and scope["path"] in ("/livez", "/readyz")
-            and scope["method"] in ("GET", "HEAD")
-        ):
+        if is_health(scope):
             await self._health(scope["path"], send)
             return
-        exchange = _Exchange(scope, receive, send)
+        if len(self._open) - len(self._endless) >= self._max_requests:
+            why = f"{self._max_requests} requests are under way (setting: max_requests)"
+            refusal = Refusal(OVERLOADED, why, headers=_RETRY)
+            await refuse(scope, receive, send, refusal, scope["path"])
+            return
+        exchange = _Exchange(scope, receive, send, self._endless)
         self._open.add(exchange)
         try:
             await self._app(scope, exchange.receive, exchange.send)
         finally:
             self._open.discard(exchange)
+            self._endless.discard(exchange)
         await exchange.finish()
 
     def end_streams(self) -> None:
         """Not ready from now on; end what has no end of its own: event streams and websockets."""
         self._stopping = True
         self._jobs.stopping.set()
-        for exchange in list(self._open):
-            if exchange.endless:
-                exchange.cut()
+        for exchange in list(self._endless):
+            exchange.cut()
 
     def end(self) -> None:
         """End every request that is still open."""
@@ -63,24 +65,28 @@ class Front:
     async def _health(self, path: str, send: Send) -> None:
         if path == "/readyz":
             if self._stopping:
-                await _problem(send, Refusal(UNAVAILABLE, "the service is shutting down"), path)
+                await _problem(send, _stopping("the service is shutting down"), path)
                 return
             try:
                 await self._jobs.check()
             except JobsError as error:
-                await _problem(send, from_error(error), path)
+                await _problem(send, unready(error), path)
                 return
-        await _respond(send, 200, b"application/json", {"status": "ok"})
+        await _respond(send, 200, *answer({"status": "ok"}))
 
 
 class _Exchange:
     """One request, or one websocket, under way."""
 
-    def __init__(self, scope: Message, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, scope: Message, receive: Receive, send: Send, endless: "set[_Exchange]"
+    ) -> None:
         self._scope, self._receive, self._send = scope, receive, send
         self._reader: asyncio.Task[Any] | None = None
-        self._cut = self._started = self._finished = False
-        self.endless = scope["type"] == "websocket"
+        self._cut = self._started = self._finished = self._streams = False
+        self._endless = endless
+        if scope["type"] == "websocket":
+            endless.add(self)
 
     async def receive(self) -> Message:
         if self._cut:
@@ -100,10 +106,12 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._started = True
-            self.endless = any(
+            self._streams = any(
                 name.lower() == b"content-type" and value.startswith(b"text/event-stream")
                 for name, value in message.get("headers", ())
             )
+            if self._streams:
+                self._endless.add(self)
         elif message["type"] == "http.response.body":
             self._finished = not message.get("more_body", False)
         await self._send(message)
@@ -119,9 +127,9 @@ class _Exchange:
         if not self._cut or self._scope["type"] != "http" or self._finished:
             return
         if not self._started:
-            refusal = Refusal(UNAVAILABLE, "the service shut down before it could answer")
+            refusal = _stopping("the service shut down before it could answer")
             await _problem(self._send, refusal, self._scope["path"])
-        elif self.endless:
+        elif self._streams:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _disconnect(self) -> Message:
@@ -137,27 +145,14 @@ async def _empty_lifespan(receive: Receive, send: Send) -> None:
         await send({"type": f"{message['type']}.complete"})
 
 
+def _stopping(why: str) -> Refusal:
+    return Refusal(UNAVAILABLE, why, headers=_RETRY)
+
+
 async def _problem(send: Send, refusal: Refusal, path: str) -> None:
-    kind = refusal.kind
-    document = {
-        "type": f"/problems/{kind.slug}",
-        "title": kind.title,
-        "status": kind.status,
-        "detail": refusal.detail,
-        "instance": quote(path),
-    }
-    await _respond(send, kind.status, b"application/problem+json", document, (b"retry-after", b"1"))
+    await _respond(send, refusal.kind.status, *problem(refusal, path))
 
 
-async def _respond(
-    send: Send, status: int, kind: bytes, content: dict[str, Any], *more: tuple[bytes, bytes]
-) -> None:
-    body = json.dumps(content).encode()
-    headers = [
-        (b"content-type", kind),
-        (b"content-length", str(len(body)).encode()),
-        (b"cache-control", b"no-store"),
-        *more,
-    ]
+async def _respond(send: Send, status: int, headers: Fields, body: bytes) -> None:
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -9,7 +9,7 @@ from quart.signals import got_serving_exception
 
 from jobs import Jobs, JobsError
 
-from .front import Message
+from .asgi import Message
 
 
 class AppFailed(JobsError):

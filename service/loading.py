@@ -8,17 +8,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from quart import Quart
-
-from jobs import Jobs, JobsError
+from jobs import ConfigurationError, Jobs, JobsError
 from jobs.errors import AppNotImportable
+from jobs.frameworks import framework_of
 from jobs.settings import Settings
 
 IMPORT_STRING = re.compile(r"(?P<module>[\w.]+):(?P<name>[A-Za-z_][\w.]*)(?P<call>\(\))?")
 
 
-def load(settings: Settings) -> tuple[Quart, Jobs]:
-    """The app that is to be served: the one named, or the ready-made one for the task modules named.
+def load(settings: Settings) -> tuple[Any, Jobs]:
+    """The app whose jobs are to be run: the one named, or the ready-made one for the task modules named.
 
     Raises `AppNotImportable`; its cause, if any, is what the user's module raised.
     """
@@ -38,8 +37,8 @@ def load(settings: Settings) -> tuple[Quart, Jobs]:
     return app, jobs
 
 
-def find_app(string: str) -> Quart:
-    """The app that an import string names."""
+def find_app(string: str) -> Any:
+    """The app, Quart's or Flask's, that an import string names."""
     match = IMPORT_STRING.fullmatch(string)
     if match is None:
         raise AppNotImportable(
@@ -55,9 +54,13 @@ def find_app(string: str) -> Quart:
             found = found()
         except (Exception, SystemExit) as error:
             raise AppNotImportable(f"{string} failed: {_told(error)}") from error
-    if not isinstance(found, Quart):
+    try:
+        framework_of(found)
+    except ConfigurationError:
         hint = f"; if it makes the app, write {string}()" if callable(found) else ""
-        raise AppNotImportable(f"{string} is a {type(found).__name__}, not a Quart app{hint}")
+        raise AppNotImportable(
+            f"{string} is a {type(found).__name__}, not a Quart or Flask app{hint}"
+        ) from None
     return found
 
 

@@ -12,13 +12,17 @@ from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 
+import hypercorn.protocol
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
 from quart import Quart
 
 from jobs import ConfigurationError, Jobs, JobsError
+from jobs.settings import Settings
 
 from .front import Front
+from .guard import Guard
+from .http1 import StrictHTTP1
 from .lifespan import Lifespan
 
 BACKLOG = 1024
@@ -90,13 +94,20 @@ async def serve(
     stop = Stop()
     if watch is not None:
         stop.watch(watch)
-    front = Front(app, jobs)
     lifespan = Lifespan(app, jobs)
     await lifespan.startup()
     try:
-        stop.grace = jobs.settings.grace
+        settings = jobs.settings
+        stop.grace = settings.grace
+        front = Front(app, jobs, max_requests=settings.max_requests)
+        # Hypercorn has no other place to say it.
+        hypercorn.protocol.H11Protocol = StrictHTTP1  # type: ignore[attr-defined]
         server = asyncio.create_task(
-            hypercorn_serve(front, _config(listener), shutdown_trigger=stop.event.wait)
+            hypercorn_serve(
+                Guard(front, settings),
+                _config(listener, settings),
+                shutdown_trigger=stop.event.wait,
+            )
         )
         ready()
         stopping = asyncio.create_task(stop.event.wait())
@@ -185,8 +196,15 @@ def _without_cancellations(loop: asyncio.AbstractEventLoop, context: dict[str, A
         loop.default_exception_handler(context)
 
 
-def _config(listener: socket.socket) -> Config:
+def _config(listener: socket.socket, settings: Settings) -> Config:
     config = Config()
+    # Until the head of a request is there. `read_timeout` stays unset: it would also end the wait of a
+    # client for its answer.
+    config.keep_alive_timeout = settings.keep_alive_timeout
+    # A head within the limits passes in whatever pieces it comes: line ends and the like are 4 bytes a field.
+    config.h11_max_incomplete_size = (
+        settings.max_header_bytes + settings.max_url_bytes + 4 * settings.max_headers + 256
+    )
     config.bind = [f"fd://{listener.detach()}"]
     config.backlog = BACKLOG
     config.include_server_header = False

@@ -137,6 +137,7 @@ async def playing(
     slots: int = 2,
     stop_grace: float = 5.0,
     grace: float = 0.0,
+    max_log_bytes: int | None = 1_048_576,
     **changes: Any,
 ) -> AsyncIterator[Play]:
     """An open engine of that kind."""
@@ -145,7 +146,13 @@ async def playing(
         runner = Runner(None, default_registry, Sealer(KEYS), {}, max_result_bytes=100_000)
         engine = InlineEngine(runner, slots=slots, grace=grace)
     else:
-        engine = LaneEngine(slots, boot(**changes), stop_grace=stop_grace, grace=grace)
+        engine = LaneEngine(
+            slots,
+            boot(**changes),
+            stop_grace=stop_grace,
+            grace=grace,
+            max_log_bytes=max_log_bytes,
+        )
     async with engine:
         play = Play(engine)
         yield play

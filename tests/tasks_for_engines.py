@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import contextvars
 import ctypes
+import logging
 import os
 import signal
 import subprocess
@@ -159,6 +160,85 @@ def fails_unspeakably() -> None:
     raise Unspeakable
 
 
+class Fatal(Exception):
+    """Whoever prints it is to exit."""
+
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+class Bottomless(Exception):
+    def __repr__(self) -> str:
+        return repr(self)
+
+    def __str__(self) -> str:
+        return repr(self)
+
+
+class Demanding(Exception):
+    """Pickles, and fails to unpickle."""
+
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__(f"{first} and {second}")
+
+
+ODD = {
+    "Fatal": Fatal,
+    "Bottomless": Bottomless,
+    "Demanding": lambda: Demanding(1, 2),
+    "huge": lambda: ValueError("x" * 10_000_000),
+    "unpicklable": lambda: ValueError(threading.Lock()),
+    "long name": type("A" * 10_000, (Exception,), {}),
+    "group": lambda: ExceptionGroup("both", [ValueError("one"), KeyError("two")]),
+    "noted": lambda: _noted(ValueError("no"), "a note \0 \ud800"),
+}
+
+
+def _noted(error: Exception, note: str) -> Exception:
+    error.add_note(note)
+    return error
+
+
+@task
+def fails_oddly(how: str) -> None:
+    raise ODD[how]()
+
+
+@task
+async def fails_oddly_async(how: str) -> None:
+    raise ODD[how]()
+
+
+@task
+def recurs(depth: int = 0) -> int:
+    return recurs.fn(depth + 1)
+
+
+@task
+async def recurs_async(depth: int = 0) -> int:
+    return await recurs_async.fn(depth + 1)
+
+
+@task
+def returns_a_deep_list(depth: int) -> Any:
+    made: list[Any] = []
+    for _ in range(depth):
+        made = [made]
+    return made
+
+
+@task
+def returns_itself() -> Any:
+    made: list[Any] = []
+    made.append(made)
+    return made
+
+
+@task
+def returns_odd_text() -> str:
+    return "a\0b"
+
+
 @task
 def fails_unprintably() -> None:
     raise ValueError("a\x00b\ud800c")
@@ -182,6 +262,122 @@ async def leaves_a_suicidal_task_behind() -> str:
     left = asyncio.create_task(leave())
     await asyncio.sleep(0.01)
     return str(left.done())
+
+
+# --- what writes
+
+
+@task
+def writes(text: str, times: int = 1) -> None:
+    """To stdout, past Python's buffers."""
+    left = memoryview(text.encode() * times)
+    while left:
+        left = left[os.write(1, left) :]
+
+
+@task
+def speaks() -> None:
+    print("out 1")
+    print("err 2", file=sys.stderr)
+    logging.getLogger("shop.mail").info("log %d", 3)
+    logging.getLogger("shop.mail").debug("never seen")
+    subprocess.run(["echo", "program 4"], check=True)
+    print("out 5", end="")
+
+
+@task
+async def speaks_async() -> None:
+    print("out 1")
+    await asyncio.sleep(0)
+    print("err 2", file=sys.stderr)
+    logging.getLogger("shop.mail").info("log %d", 3)
+    program = await asyncio.create_subprocess_exec("echo", "program 4")
+    await program.wait()
+    print("out 5", end="")
+
+
+@task
+def writes_bytes() -> None:
+    os.write(1, b"a\x00b\xffc\r\n")
+    print("d\ud800")
+
+
+@task
+def floods(megabytes: int, with_a_program: bool) -> None:
+    print("the beginning")
+    if with_a_program:
+        subprocess.run(f"yes | head -c {megabytes}M", shell=True, check=True)
+    else:
+        piece = b"y\n" * 524_288
+        for _ in range(megabytes):
+            os.write(1, piece)
+    print("the end")
+
+
+@task
+def speaks_and(then: str) -> None:
+    print("before the end")
+    if then == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if then == "exit":
+        os._exit(3)
+    if then == "read at null":
+        ctypes.string_at(0)
+    if then == "hang":
+        time.sleep(30)
+    if then == "raise":
+        raise ValueError(then)
+
+
+@task
+def writes_while_it_holds_the_gil(megabytes: int) -> None:
+    size = megabytes << 20
+    ctypes.PyDLL(None).write(1, b"y" * size, size)
+
+
+@task
+def closes_its_output() -> None:
+    print("before", flush=True)
+    os.close(1)
+    os.close(2)
+
+
+@task
+def makes_its_output_non_blocking() -> None:
+    os.set_blocking(1, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(1, b"y" * 65_536)
+
+
+@task
+def ignores_interrupts_aloud() -> None:
+    print("began")
+    while True:
+        try:
+            time.sleep(30)
+        except BaseException:
+            print("ignored")
+
+
+@task
+def where_its_output_goes() -> bool:
+    """Whether not where the forkserver's own pipe; the forkserver has what the service had."""
+    own, forkservers = os.stat(1), os.stat(f"/proc/{os.getppid()}/fd/1")
+    return (own.st_dev, own.st_ino) != (forkservers.st_dev, forkservers.st_ino)
+
+
+@task
+def uses(megabytes: int = 0, cpu: float = 0.0, in_a_program: bool = False) -> None:
+    taken = b"x" * (megabytes << 20)
+    code = f"import time\nwhile time.process_time() < {cpu}: pass"
+    if in_a_program:
+        subprocess.run([sys.executable, "-S", "-c", code], check=True)
+    else:
+        end = time.thread_time() + cpu
+        while time.thread_time() < end:
+            pass
+    del taken
 
 
 # --- long ones

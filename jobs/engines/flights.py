@@ -14,16 +14,30 @@ _SUBMISSIONS = 2  #: batches at once: the next is there when one ends
 class Flight:
     """An invocation in a lane."""
 
-    __slots__ = ("began", "cost", "invocation", "kill_at", "started_at", "why", "withdrawing")
+    __slots__ = (
+        "began",
+        "cost",
+        "invocation",
+        "kill_at",
+        "log",
+        "pid",
+        "reliefs",
+        "started_at",
+        "why",
+        "withdrawing",
+    )
 
     def __init__(self, invocation: Invocation, cost: float) -> None:
         self.invocation = invocation
         self.cost = cost  #: seconds that it is expected to take
+        self.pid = 0  #: of the process that has begun it
+        self.log: str | None = None  #: what it wrote, once it has ended
         self.started_at = 0  #: wall clock, ms
         self.began = 0.0  #: this process's monotonic clock; what deadlines count from
         self.why: Interrupt | None = None
         self.kill_at: float | None = None
         self.withdrawing = False
+        self.reliefs = 0  #: how often it has been given memory beyond its cap
 
 
 class Flights:

@@ -1,7 +1,8 @@
 """The engine that runs jobs in this process: for tests and debugging.
 
 An async job shares the service's event loop; a sync one has a thread, where nothing can stop it: a
-timeout or cancel has no effect on it, and at shutdown it is left behind, its job given back.
+timeout or cancel has no effect on it, and at shutdown it is left behind, its job given back. What jobs
+write is not captured, and what they use not measured: they share a process with everything else.
 """
 
 import asyncio
@@ -96,7 +97,7 @@ class InlineEngine:
             if timer is not None:
                 timer.cancel()
         del self._running[invocation.job_id]
-        self._report(outcome)
+        self._report(outcome._replace(pid=os.getpid()))
 
     def _report(self, event: Event) -> None:
         self._events.append(event)

@@ -7,28 +7,32 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from time import monotonic
 
-from jobs import wire
+from jobs import memory, wire
 from jobs.child import Boot
-from jobs.model import Invocation, JobId
+from jobs.model import Invocation, JobId, Usage
 from jobs.protocols import Call, Event, Interrupt, Started, Withdrawn
 
 from . import endings
 from .flights import Flight, Flights
 from .lanes_channel import LaneChannel
+from .lanes_output import LaneOutput
 from .lanes_process import LaneProcess
-from .pace import Pace
+from .oom import OomWatch
+from .pace import BUDGET, Pace
+from .retirements import Retirements
 
 _SLOW = 0.05  #: seconds; who waits behind a job that runs longer is taken elsewhere
 _UNRESPONSIVE = 10.0  #: seconds within which a child must begin a job that it has
 _MANY = 5  #: jobs in the lane; with fewer, each is heard of at once
-_DYING = 0.1  #: seconds between the end of a child's channel and its own
+_RELIEFS = 8  #: times that a job at its memory cap is helped over an unwinding
+_DYING = 1.0  #: seconds between the end of a child's channel and its own
 
 
 class Lane:
     """One child process and the invocations it has, in the order they run.
 
     `report` takes every event, `ring` is called when some have been reported, `ended` when the process
-    has died.
+    has died. `max_log_bytes` of what a job writes are kept; None: its output is not captured.
     """
 
     def __init__(
@@ -37,12 +41,17 @@ class Lane:
         pace: Pace,
         *,
         stop_grace: float,
+        max_log_bytes: int | None,
         report: Callable[[Event], None],
         ring: Callable[[], None],
         ended: Callable[["Lane"], None],
+        oom: OomWatch,
+        retirements: Retirements,
     ) -> None:
         self._boot, self._pace, self._stop_grace = boot, pace, stop_grace
+        self._max_log_bytes = max_log_bytes
         self._report, self._ring, self._ended = report, ring, ended
+        self._oom, self._retirements = oom, retirements
         self._loop = asyncio.get_running_loop()
         self._flights = Flights(pace)
         self._current: Flight | None = None
@@ -52,10 +61,16 @@ class Lane:
         self.gone: asyncio.Future[None] | None = None  #: done when nothing of its process is left
         self.ready = False
         self.useful = False  #: has begun a job
+        self._retiring = False
+        self._reserved = False  # for the one job that it has
 
     async def open(self) -> None:
         """Start the process. Raises `AppNotImportable`, `OSError`."""
-        self._process = LaneProcess(self._boot)
+        cap = self._max_log_bytes
+        self._process = LaneProcess(self._boot, capture=cap is not None)
+        self._output = LaneOutput(
+            self._process.output, self._process.mark, cap or 0, catch_up=self._catch_up
+        )
         gone = self.gone = self._loop.create_future()
         try:
             await self._process.ready()
@@ -68,6 +83,7 @@ class Lane:
             try:
                 await self._process.bury()
             finally:
+                self._close_output()
                 gone.set_result(None)
             raise
         self._channel = LaneChannel(
@@ -98,12 +114,26 @@ class Lane:
     @property
     def takes(self) -> bool:
         """Whether a batch for it is worth its while."""
-        return self.ready and self._flights.may_follow
+        return self._has_a_future and self._flights.may_follow
 
     @property
     def room(self) -> int:
         """How many more invocations of the usual kind it takes now."""
-        return self._flights.room if self.ready else 0
+        return self._flights.room if self._has_a_future else 0
+
+    @property
+    def pristine(self) -> bool:
+        """Whether it has run nothing, and has nothing."""
+        return self.ready and not self.useful and not self._flights
+
+    @property
+    def busy(self) -> bool:
+        """Whether it runs what takes longer than a job should make others wait."""
+        return self._current is not None and monotonic() - self._current.began > _SLOW
+
+    @property
+    def _has_a_future(self) -> bool:
+        return self.ready and not self._retiring and not (self._reserved and self._flights)
 
     # --- to the child
 
@@ -111,6 +141,7 @@ class Lane:
         """Run these after those it has."""
         if not self._flights:
             self._sign_of_life = monotonic()
+        self._reserved = invocations[0].fresh
         first = self._flights.add(invocations)
         self._process.run(wire.pack_batch(first, invocations))
 
@@ -158,6 +189,7 @@ class Lane:
         """SIGKILL; what becomes of its jobs follows as soon as it is dead."""
         if self.ready:
             self._why_killed = self._why_killed or why
+            self._retiring = True
             self._process.kill()
 
     # --- from the child
@@ -169,6 +201,10 @@ class Lane:
         else:  # most likely it is dying, and the pidfd will tell in a moment
             self._loop.call_later(_DYING, self.kill, how)
 
+    def _catch_up(self) -> None:
+        if self.ready:
+            self._channel.read()
+
     def _take(self, kind: int, serial: int, payload: bytes) -> None:
         self._sign_of_life = monotonic()
         if kind == wire.STARTED:
@@ -177,8 +213,13 @@ class Lane:
                 self._begin(serial, flight, payload)
         elif kind in (wire.SUCCESS, wire.FAILURE, wire.STOPPED):
             self._end(kind, serial, payload)
+        elif kind == wire.MARKING:
+            self._output.mark_follows()
         elif kind == wire.DROPPED:
             self._give_back(json.loads(payload))
+        elif kind == wire.RETIRE:
+            self._retiring = True
+            self._retirements.tell(payload)
         elif kind == wire.CALL:
             verb, _, body = payload.partition(b"\n")
             reply = partial(self._reply, serial)
@@ -187,10 +228,12 @@ class Lane:
     def _begin(self, serial: int, flight: Flight, payload: bytes) -> None:
         (flight.started_at,) = wire.WHEN.unpack(payload)
         flight.began = self._sign_of_life
+        flight.pid = self._process.pid
         self._current = flight
+        self._output.begin()
         self.useful = True
         invocation = flight.invocation
-        self._report(Started(invocation.job_id, invocation.attempt, self._process.pid))
+        self._report(Started(invocation.job_id, invocation.attempt, flight.pid))
         if flight.why is not None:  # it began before its withdrawal came
             self._stop(serial, flight, flight.why)
 
@@ -200,9 +243,12 @@ class Lane:
             return
         if flight is self._current:
             self._current = None
-        event, took = endings.told(flight, kind, payload)
-        self._pace.learn(flight.invocation.task, took)
-        self._report(event)
+        at, took, cpu, max_rss, marked = wire.ENDED.unpack_from(payload)
+        flight.log = self._output.end(marked=marked)
+        # Of jobs that need a process each, a lane never takes more than one.
+        self._pace.learn(flight.invocation.task, BUDGET if flight.invocation.fresh else took)
+        rest = payload[wire.ENDED.size :]
+        self._report(endings.told(flight, kind, at, Usage(max_rss, cpu), rest))
 
     def _reply(self, call: int, answer: bytes) -> None:
         self._channel.send(wire.frame(wire.REPLY, call, answer))
@@ -238,6 +284,8 @@ class Lane:
                 self.kill()
         elif limit is not None and now - flight.began >= limit:
             self.stop_current(Interrupt.TIMEOUT)
+        if flight.invocation.max_memory_mb and flight.reliefs < _RELIEFS:
+            flight.reliefs += memory.relieve(self._process.pid)
         if now - flight.began > _SLOW:
             self._flights.is_slow(flight)
             self.withdraw()
@@ -273,13 +321,25 @@ class Lane:
         try:
             code = await self._process.bury()
         finally:
+            log = self._close_output()
             if self.gone is not None:
                 self.gone.set_result(None)
         for serial, flight in self._flights.items():
             self._flights.remove(serial)
+            flight.log = log
             self._report(
                 endings.died_with(
-                    flight, code, killed=self._process.killed, because=self._why_killed
+                    flight,
+                    code,
+                    killed=self._process.killed,
+                    because=self._why_killed,
+                    starved=self._oom.struck_since(flight.began),
                 )
             )
         self._ring()
+
+    def _close_output(self) -> str | None:
+        """The rest of what the job wrote that ran last, if it has not ended."""
+        log = self._output.close()
+        self._process.close_output()
+        return log

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import heapq
 import logging
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from time import monotonic
@@ -14,10 +13,13 @@ from jobs.child import Boot
 from jobs.model import Invocation, JobId, Outcome
 from jobs.protocols import Event, Interrupt, Withdrawn
 
-from .flights import fits
+from .bookings import Bookings
 from .lane import Lane
 from .lanes_process import refuse_daemon
+from .oom import OomWatch
 from .pace import Pace
+from .retirements import Retirements
+from .spreading import spread
 
 log = logging.getLogger("jobs.engines")
 
@@ -33,14 +35,26 @@ class LaneEngine:
     """`lanes` child processes, each told by `boot` what to import.
 
     `stop_grace` is the time in seconds between asking a job to stop (cancel, timeout) and killing its
-    process; `grace`, how long running jobs have to finish when the engine closes.
+    process; `grace`, how long running jobs have to finish when the engine closes. Of what a job writes
+    to stdout and stderr `max_log_bytes` are kept; None: it goes where the service's own output does.
     """
 
-    def __init__(self, lanes: int, boot: Boot, *, stop_grace: float, grace: float) -> None:
+    def __init__(
+        self,
+        lanes: int,
+        boot: Boot,
+        *,
+        stop_grace: float,
+        grace: float,
+        max_log_bytes: int | None = 1_048_576,
+    ) -> None:
         self._count, self._boot = lanes, boot
         self._stop_grace, self._grace = stop_grace, grace
+        self._max_log_bytes = max_log_bytes
         self._pace = Pace()
+        self._oom, self._retirements = OomWatch(), Retirements()
         self._lanes: list[Lane] = []
+        self._bookings = Bookings()
         self._where: dict[JobId, Lane] = {}
         self._events: list[Event] = []
         self._bell = asyncio.Event()
@@ -93,40 +107,63 @@ class LaneEngine:
     @property
     def free(self) -> int:
         """How many more invocations it takes now."""
-        return 0 if self._closing else sum(lane.room for lane in self._lanes)
+        if self._closing:
+            return 0
+        return sum(lane.room for at, lane in enumerate(self._lanes) if at not in self._bookings)
 
     def start(self, batch: Sequence[Invocation]) -> None:
-        """Spread invocations evenly over the lanes, a batch for each; what they cannot take comes back."""
+        """Spread invocations evenly over the lanes, a batch for each; what they cannot take comes back. One
+        that is to have a fresh process gets a lane for itself, after what that has been given."""
         if self._closing:
             self._report(Withdrawn(tuple(batch)))
             self._ring()
             return
-        open_lanes = [lane for lane in self._lanes if lane.takes]
-        loads = [(lane.expected, lane.jobs, at) for at, lane in enumerate(open_lanes)]
-        heapq.heapify(loads)
-        shares: list[list[Invocation]] = [[] for _ in open_lanes]
-        beyond = []
-        for invocation in batch:
-            cost = self._pace.expect(invocation.task)
-            self._pace.taken(cost)
-            if loads and fits(cost, *loads[0][:2]):
-                expected, jobs, at = loads[0]
-                shares[at].append(invocation)
-                heapq.heapreplace(loads, (expected + cost, jobs + 1, at))
-            else:
-                beyond.append(invocation)
-        for lane, share in zip(open_lanes, shares, strict=True):
-            if share:
-                for invocation in share:
-                    self._where[invocation.job_id] = lane
-                lane.submit(share)
+        shares, fresh, beyond = spread(batch, self._takers(), self._pace)
+        for place, share in shares.items():
+            for invocation in share:
+                self._where[invocation.job_id] = self._lanes[place]
+            self._lanes[place].submit(share)
+        for place, invocation in fresh.items():
+            self._book(place, invocation)
         if beyond:
             self._report(Withdrawn(tuple(beyond)))
             self._ring()
         self._keep_time()
 
+    def _takers(self) -> dict[int, Lane]:
+        return {
+            place: lane
+            for place, lane in enumerate(self._lanes)
+            if lane.takes and place not in self._bookings
+        }
+
+    def _book(self, place: int, invocation: Invocation) -> None:
+        lane = self._lanes[place]
+        self._where[invocation.job_id] = lane
+        if lane.pristine:
+            lane.submit([invocation])
+        else:
+            self._bookings.add(place, invocation)
+            self._renew_idle()
+
+    def _renew_idle(self) -> None:
+        """Replace lanes that have done what they had, and that somebody waits for."""
+        for place in self._bookings:
+            if not self._lanes[place].jobs:
+                self._lanes[place].kill()
+
+    def _unbook(self, invocation: Invocation | None) -> None:
+        if invocation is not None:
+            self._report(Withdrawn((invocation,)))
+            self._ring()
+
+    def _unbook_all(self) -> None:
+        for place in self._bookings:
+            self._unbook(self._bookings.take(place))
+
     def interrupt(self, job_id: JobId, why: Interrupt) -> None:
         """Stop or withdraw a job."""
+        self._unbook(self._bookings.take_job(job_id))
         lane = self._where.get(job_id)
         if lane is not None:
             lane.interrupt(job_id, why)
@@ -142,6 +179,7 @@ class LaneEngine:
     async def drain(self) -> None:
         """Withdraw what has not begun; return when everything has ended."""
         while self._where:
+            self._unbook_all()
             for lane in self._lanes:
                 lane.withdraw()
             self._quiet.clear()
@@ -154,9 +192,12 @@ class LaneEngine:
             self._boot,
             self._pace,
             stop_grace=self._stop_grace,
+            max_log_bytes=self._max_log_bytes,
             report=self._report,
             ring=self._ring,
             ended=self._replace,
+            oom=self._oom,
+            retirements=self._retirements,
         )
 
     def _replace(self, lane: Lane) -> None:
@@ -176,7 +217,11 @@ class LaneEngine:
                 pause = min(max(2 * pause, _RETRY_PAUSE), _RETRY_PAUSE_MOST)
                 log.error("a lane could not be replaced, trying again in %.1f s: %r", pause, error)
                 self._lanes[at] = self._new_lane()
+                self._unbook(self._bookings.take(at))
             else:
+                waiting = self._bookings.take(at)
+                if waiting is not None:
+                    self._book(at, waiting)
                 self._bell.set()  # `free` has risen
                 return
 
@@ -196,6 +241,7 @@ class LaneEngine:
             self._ticker = None
         for task in self._openings:
             task.cancel()
+        self._unbook_all()
         for lane in self._lanes:
             lane.shut()
         try:
@@ -219,6 +265,8 @@ class LaneEngine:
                 self._where.pop(invocation.job_id, None)
 
     def _ring(self) -> None:
+        if self._bookings:
+            self._renew_idle()
         if self._events:
             self._bell.set()
         if not self._where:
@@ -226,6 +274,7 @@ class LaneEngine:
 
     def _keep_time(self) -> None:
         if self._ticker is None and self._where and not self._closed:
+            self._oom.look()
             self._tick_due = monotonic() + _TICK
             self._ticker = asyncio.get_running_loop().call_later(_TICK, self._tick)
 
@@ -234,6 +283,9 @@ class LaneEngine:
         self._ticker = None
         for lane in self._lanes:
             lane.tick(late if late > _STOOD_STILL else 0.0)
+        for place in self._bookings:
+            if self._lanes[place].busy:
+                self._unbook(self._bookings.take(place))
         self._keep_time()
 
 

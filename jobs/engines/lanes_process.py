@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import multiprocessing
 import os
@@ -19,6 +20,7 @@ from jobs import child, processes
 from jobs.errors import AppNotImportable, ConfigurationError
 
 from .endings import exit_in_words
+from .lanes_output import PIPE_BYTES
 
 START_SECONDS = 60.0  #: how long a child may take to import the app and the tasks
 _BURIAL_SECONDS = (
@@ -39,12 +41,14 @@ def refuse_daemon() -> None:
 
 
 class LaneProcess:
-    """One child process. `channel` is the descriptor of this end of its side channel (non-blocking).
+    """One child process. `channel` is the descriptor of this end of its side channel, `output` that of
+    the pipe with what it writes, where that is to be captured (both non-blocking); `mark` separates
+    one job's output from the next's.
 
     Everything is called on one event loop, and starts processes in that loop's thread.
     """
 
-    def __init__(self, boot: child.Boot) -> None:
+    def __init__(self, boot: child.Boot, *, capture: bool) -> None:
         self._boot = boot
         self.pid = 0
         self.killed = False
@@ -59,21 +63,32 @@ class LaneProcess:
         held = None
         if boot.hold is not None:
             held = Connection(os.dup(boot.hold), writable=False)
+        self.mark = os.urandom(16)
+        self._pipe: Connection | None = None
+        out = None
+        if capture:
+            self._pipe, into = Pipe(duplex=False)
+            os.set_blocking(self._pipe.fileno(), False)
+            _widen(into.fileno())
+            out = into, self.mark
         self._executor = ProcessPoolExecutor(
             1,
             mp_context=multiprocessing.get_context(_METHOD),
             initializer=child.enter,
-            initargs=(replace(boot, hold=None), theirs, held),
+            initargs=(replace(boot, hold=None), theirs, held, out),
         )
         try:
             with _starting(boot):
                 self._first: Future[tuple[int, int]] = self._executor.submit(child.whoami)
         except BaseException:
             self._ours.close()
+            self.close_output()
             self._executor.shutdown(wait=False)
             raise
         finally:
             theirs.close()
+            if out is not None:
+                out[0].close()
             if held is not None:
                 held.close()
 
@@ -81,6 +96,11 @@ class LaneProcess:
     def channel(self) -> int:
         """The descriptor of the side channel."""
         return self._ours.fileno()
+
+    @property
+    def output(self) -> int | None:
+        """The descriptor of the pipe."""
+        return None if self._pipe is None else self._pipe.fileno()
 
     async def ready(self) -> None:
         """Return when it has imported everything. Raises `AppNotImportable`."""
@@ -122,6 +142,11 @@ class LaneProcess:
         """Close this end; a child that still lives takes that for its own end."""
         self._ours.close()
 
+    def close_output(self) -> None:
+        """Close the reading end of the pipe."""
+        if self._pipe is not None:
+            self._pipe.close()
+
     async def bury(self) -> int | None:
         """The exit code of the process, which has ended or been killed, once nothing is left of it."""
         code = await self._exit_code()
@@ -152,6 +177,13 @@ class LaneProcess:
                 processes.kill(pid)
             seen = strays
             await asyncio.sleep(_SWEEP_PAUSE)
+
+
+def _widen(pipe: int) -> None:
+    """Let a job write on while the service is busy. Without that the kernel's 64 kB have to do."""
+    if processes.LINUX:
+        with contextlib.suppress(OSError):  # the user has too many such pipes, pipe(7)
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 @contextlib.contextmanager

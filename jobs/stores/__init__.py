@@ -16,6 +16,7 @@ def open_store(settings: Settings) -> Store:
     return SQLiteStore(
         sqlite_path(settings.database),
         busy_timeout=settings.busy_timeout,
+        ballast_bytes=settings.ballast_bytes,
         allow_network_filesystem=settings.allow_network_filesystem,
     )
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from jobs.model import AttemptEnd, AttemptRecord, JobState, Outcome
 
+from .commits import Transaction
 from .queries import SQL
 from .rows import error_from_text
-from .writer import Transaction
 
 _ENDS = {end.value: end for end in AttemptEnd}
 

@@ -49,6 +49,12 @@ def dead(folder: Path, names: Iterable[str], *, me: str) -> set[str]:
     return {name for name in known if not _alive(folder / name)}
 
 
+def living(folder: Path) -> set[str]:
+    """The names that some process holds; under the gate, as `dead`."""
+    names = os.listdir(folder) if folder.is_dir() else []
+    return {name for name in names if _alive(folder / name)}
+
+
 def forget(folder: Path, names: Iterable[str]) -> None:
     """Remove the files of dead claimants."""
     for name in names:

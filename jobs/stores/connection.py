@@ -51,6 +51,12 @@ def connect_writer(place: Place, timeout: float) -> sqlite3.Connection:
     return connection
 
 
+def touch(connection: sqlite3.Connection) -> None:
+    """Within a transaction, write something that changes nothing: its commit says whether writing works."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    connection.execute(f"PRAGMA user_version = {version}")
+
+
 def close_writer(connection: sqlite3.Connection, gate: Gate, deadline: float) -> None:
     """Leave everything in the database file itself, and close, for whoever closes last also checkpoints."""
     with suppress(StoreBusy, sqlite3.Error), gate.held(deadline):

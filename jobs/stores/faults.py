@@ -12,24 +12,36 @@ def primary_code(error: BaseException) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether there was no space left."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    # The index of the log is the one file whose growth SQLite reports as an I/O error.
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+
+
 def is_disk_failure(error: BaseException) -> bool:
     """Whether the disk failed: what the connection believes to be written may not be."""
-    return primary_code(error) == sqlite3.SQLITE_IOERR
+    return primary_code(error) == sqlite3.SQLITE_IOERR and not is_full(error)
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether the file's content makes no sense."""
+    return primary_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def translated(error: Exception, path: Path) -> Exception:
     """The `StoreError` that says the same; an error that is neither SQLite's nor the system's stays itself."""
+    if is_full(error):
+        return full(path)
     if isinstance(error, OSError):
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return full(path)
         return StoreError(f"the database {path} failed: {error}")
     if not isinstance(error, sqlite3.Error):
         return error
     code = primary_code(error)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreBusy(f"the database {path} is locked by another program")
-    if code == sqlite3.SQLITE_FULL:
-        return full(path)
     if code == sqlite3.SQLITE_NOTADB:
         return DatabaseUnusable(
             f"{path} is not a SQLite database: name another file, or move this one away"
@@ -47,6 +59,14 @@ def translated(error: Exception, path: Path) -> Exception:
 def full(path: Path) -> StoreFull:
     """No disk space."""
     return StoreFull(f"the disk is full, so nothing can be written to the database {path}")
+
+
+def short(path: Path) -> StoreFull:
+    """What space there is serves something else."""
+    return StoreFull(
+        f"the disk of the database {path} is full, and what is left of it serves the jobs that run now:"
+        " free some space"
+    )
 
 
 def damaged(path: Path, how: str) -> DatabaseUnusable:

@@ -14,14 +14,20 @@ from pathlib import Path
 
 from jobs.errors import StoreBusy
 
+from .faults import translated
+
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.0002, 0.002  #: seconds between two looks
 
 
 class Gate:
-    """An exclusive `flock` on a side file. Released by the system however its holder dies."""
+    """An exclusive `flock` on a side file, which is made if need be. Released by the system however its
+    holder dies. Raises `StoreError` where the file cannot be opened."""
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise translated(error, path) from error
 
     @contextmanager
     def held(self, deadline: float) -> Iterator[None]:

@@ -6,8 +6,8 @@ from typing import Any
 
 from jobs.keys import ApiKey, Scope
 
+from .commits import Transaction, Verb
 from .queries import SQL
-from .writer import Transaction, Verb
 
 
 def to_key(values: Sequence[Any]) -> ApiKey:

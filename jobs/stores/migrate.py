@@ -139,7 +139,7 @@ def connect(place: Place, gate: Gate, budget: float) -> tuple[sqlite3.Connection
             except BaseException:
                 connection.close()
                 raise
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise translated(error, place.path) from error
     return connection, done
 

@@ -5,6 +5,7 @@ import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from jobs.errors import DatabaseUnusable
 
@@ -50,6 +51,21 @@ class Place:
     def gate(self) -> Path:
         """The file whose lock a writer holds."""
         return self.path.with_name(self.path.name + "-gate")
+
+    @property
+    def log(self) -> Path:
+        """SQLite's write-ahead log, which belongs to the database: it holds the latest commits."""
+        return self.path.with_name(self.path.name + "-wal")
+
+    @property
+    def log_index(self) -> Path:
+        """What processes that use the log share of it."""
+        return self.path.with_name(self.path.name + "-shm")
+
+    @property
+    def ballast(self) -> Path:
+        """The file that keeps disk space back."""
+        return self.path.with_name(self.path.name + "-ballast")
 
     @property
     def claimants(self) -> Path:
@@ -109,14 +125,33 @@ class Place:
 
     def secure(self) -> None:
         """Only the owner reads the database and what lies beside it."""
-        name = self.path.name
-        for path in (
-            self.path,
-            self.gate,
-            *(self.path.with_name(name + s) for s in ("-wal", "-shm")),
-        ):
+        for path in (self.path, self.gate, self.log, self.log_index):
             with suppress(FileNotFoundError, PermissionError):
                 path.chmod(0o600)
+
+
+class Original:
+    """The file that was opened, to notice when its path leads to it no longer."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._opened = path, os.stat(path)
+
+    def check(self) -> None:
+        """Raise `DatabaseUnusable` if another file, or none, has taken its place."""
+        try:
+            now = os.stat(self._path)
+        except FileNotFoundError:
+            self._refuse("deleted")
+        if not os.path.samestat(now, self._opened):
+            self._refuse("replaced")
+        if now.st_size == 0:
+            self._refuse("emptied")
+
+    def _refuse(self, how: str) -> NoReturn:
+        raise DatabaseUnusable(
+            f"the database {self._path} was {how} while it was in use, so nothing more is written: stop all"
+            " processes that use it, put it back or restore a backup, and start them again"
+        )
 
 
 def filesystem(folder: Path) -> str:

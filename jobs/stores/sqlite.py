@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from jobs.errors import StoreError
+from jobs.errors import StoreError, StoreFull
 from jobs.keys import ApiKey
 from jobs.model import (
     AttemptRecord,
@@ -26,12 +26,15 @@ from jobs.model import (
 from jobs.protocols import Wake
 
 from . import migrate
+from .ballast import Ballast
 from .bell import Bell
 from .claimant import Claimant, forget, new_name
+from .commits import Commits
 from .connection import Connection, close_writer, connect_reader, to_the_end
+from .faults import translated
 from .gate import Gate
 from .keys import ADD_KEY, REVOKE_KEY
-from .place import Place
+from .place import Original, Place
 from .reads import Reads
 from .writer import Writer
 from .writes import ADD, CANCEL, CLAIM, FINISH, PROBE, PRUNE, REAP, RELEASE
@@ -42,9 +45,9 @@ _LOOK_EVERY = 0.025  #: seconds between looks for the commits of other processes
 class SQLiteStore:
     """A `Store`; see there for what each method promises. To be opened once.
 
-    `busy_timeout`: seconds a write waits for other processes; `queue_limit`: jobs that may wait to be
-    added. Opening creates and migrates the database, and raises `DatabaseUnusable`, which leaves the
-    file as it was."""
+    `busy_timeout`: seconds a write waits for other processes; `ballast_bytes`: disk space kept back for
+    a full disk; `queue_limit`: jobs that may wait to be added. Opening creates and migrates the
+    database, and raises `DatabaseUnusable`, which leaves the file as it was."""
 
     def __init__(
         self,
@@ -52,6 +55,7 @@ class SQLiteStore:
         *,
         busy_timeout: float,
         allow_network_filesystem: bool = False,
+        ballast_bytes: int = 0,
         queue_limit: int = 10_000,
     ) -> None:
         self._place = Place.at(path)
@@ -60,6 +64,8 @@ class SQLiteStore:
         self.claimant = new_name()
         self.location = str(self._place.path)
         """The database file."""
+        self._ballast = Ballast(self._place.ballast, ballast_bytes)
+        self._original: Original | None = None
         self._bell = Bell()
         self._alive: Claimant | None = None
         self._opened: _Opened | None = None
@@ -79,11 +85,18 @@ class SQLiteStore:
             await to_the_end(connection.run(lambda _: self._enter(gate)))
             reader = await self._connected(stack, lambda: self._connect_reader(gate))
             lister = await self._connected(stack, lambda: self._connect_reader(gate))
-            writer = Writer(
-                connection,
+            assert self._original is not None
+            commits = Commits(
                 gate,
                 place.path,
                 claimant=self.claimant,
+                ballast=self._ballast,
+                original=self._original,
+            )
+            writer = Writer(
+                connection,
+                commits,
+                place.path,
                 busy_timeout=self._busy_timeout,
                 queue_limit=self._queue_limit,
                 ring=self._bell.ring,
@@ -118,7 +131,17 @@ class SQLiteStore:
     # These run on their connection's thread, each under the gate.
 
     def _connect(self, gate: Gate) -> sqlite3.Connection:
-        connection, _ = migrate.connect(self._place, gate, self._busy_timeout)
+        if self._original is not None:  # it is opened once more, after a failure
+            self._original.check()
+        try:
+            connection, _ = migrate.connect(self._place, gate, self._busy_timeout)
+        except StoreFull:
+            with gate.held(time.monotonic() + self._busy_timeout):
+                if not self._ballast.spend():
+                    raise
+            connection, _ = migrate.connect(self._place, gate, self._busy_timeout)
+        if self._original is None:
+            self._original = Original(self._place.path)
         return connection
 
     def _shut(self, gate: Gate, connection: sqlite3.Connection) -> None:
@@ -130,7 +153,11 @@ class SQLiteStore:
 
     def _enter(self, gate: Gate) -> None:
         with gate.held(time.monotonic() + self._busy_timeout):
-            self._alive = Claimant(self._place.claimants, self.claimant)
+            try:
+                self._alive = Claimant(self._place.claimants, self.claimant)
+                self._ballast.tend()
+            except OSError as error:
+                raise translated(error, self._place.path) from error
 
     def _leave(self) -> None:
         if self._alive is not None:

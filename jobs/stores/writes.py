@@ -11,9 +11,10 @@ from jobs.model import Claim, ErrorKind, Invocation, Job, JobError, JobId, JobSt
 from jobs.protocols import Wake
 
 from . import attempts, claimant
+from .commits import Transaction, Verb
+from .connection import touch
 from .queries import SQL
 from .rows import error_to_text, shown, to_job
-from .writer import Transaction, Verb
 
 MAX_LOST = 3  #: attempts of one job that may lose their whole service before it fails
 EXPIRED_AT_ONCE = 1000  #: jobs that one transaction revokes at most, so that others get their turn
@@ -240,8 +241,7 @@ def _prune_one(transaction: Transaction, ended_before: int, limit: int) -> int:
 
 def _probe(transaction: Transaction, requests: Sequence[None]) -> list[None]:
     """Write something that changes nothing: it says whether writing works."""
-    (version,) = transaction.connection.execute("PRAGMA user_version").fetchone()
-    transaction.connection.execute(f"PRAGMA user_version = {version}")
+    touch(transaction.connection)
     return [None] * len(requests)
 
 
@@ -249,8 +249,8 @@ def _probe(transaction: Transaction, requests: Sequence[None]) -> list[None]:
 FINISH = Verb(0, _finish)
 RELEASE = Verb(1, _release)
 CANCEL: Verb[JobId, JobState] = Verb(2, _cancel)
-ADD = Verb(3, _add)
+ADD = Verb(3, _add, vital=False)
 REAP = Verb(4, _reap)
 PRUNE = Verb(5, _prune)
-CLAIM = Verb(6, _claim, durable=False)  # lost with the power, it is only claimed again
-PROBE = Verb(7, _probe)
+CLAIM = Verb(6, _claim, durable=False, vital=False)  # lost with the power, it is only claimed again
+PROBE = Verb(7, _probe, vital=False)

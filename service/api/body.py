@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 
 from quart import request
 from quart.wrappers.request import Body
-from werkzeug.exceptions import HTTPException, RequestTimeout
+from werkzeug.exceptions import HTTPException
 
-from .problems import MEDIA_TYPE, TOO_LARGE, Refusal
+from .extension import running
+from .problems import MEDIA_TYPE, SLOW_BODY, TOO_LARGE, Refusal
 from .routes import current_request
 
 LINGER_BYTES = 67_108_864
@@ -17,7 +18,7 @@ LINGER_SECONDS = 5.0
 
 async def read_json(limit: int) -> bytes:
     """The body, not yet parsed. Raises `Refusal` if it is not declared to be JSON, or is over `limit`
-    bytes, and `RequestTimeout`."""
+    bytes, or does not come in time."""
     here = current_request()
     media = here.headers.get("Content-Type", "")
     if media != "application/json" and not _declares_json(media):
@@ -32,11 +33,16 @@ async def read_json(limit: int) -> bytes:
         if _at_hand(here.body, data, limit):
             return bytes(data)
         await asyncio.sleep(0)
+    seconds = running().settings.body_timeout
     try:
-        async with asyncio.timeout(here.body_timeout):
+        async with asyncio.timeout(seconds):
             await _read(here.body, data, limit)
     except TimeoutError:
-        raise RequestTimeout from None
+        raise Refusal(
+            SLOW_BODY,
+            f"the body did not arrive within {seconds:g} s (setting: body_timeout)",
+            headers={"Connection": "close"},
+        ) from None
     return bytes(data)
 
 

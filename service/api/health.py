@@ -2,8 +2,10 @@
 
 from quart import Response
 
+from jobs.errors import JobsError
+
 from .extension import running
-from .problems import UNAVAILABLE
+from .problems import UNAVAILABLE, unready
 from .render import json_response
 from .routes import Answer, Routes
 from .schemas import Health
@@ -33,5 +35,8 @@ async def live() -> Response:
     problems=(UNAVAILABLE,),
 )
 async def ready() -> Response:
-    await running().check()
+    try:
+        await running().check()
+    except JobsError as error:
+        raise unready(error) from None
     return json_response(_OK)

@@ -15,7 +15,6 @@ IDEMPOTENCY_KEY = Parameter(
     " with the first. It is remembered as long as that job is kept (setting: retention). In double quotes or not.",
     {"type": "string", "minLength": 1, "maxLength": MAX_LENGTH},
     place="header",
-    example="8e03978e-40d5-43dd-bc93-6894a57f9324",
 )
 
 _KEY = re.compile(rf"[!-~]{{1,{MAX_LENGTH}}}")

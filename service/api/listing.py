@@ -44,16 +44,16 @@ def read(args: MultiDict[str, str]) -> JobQuery:
     for name, texts in args.lists():
         if name not in _READERS:
             problems.append(
-                Problem(_pointer(name), f"is not known; known are {', '.join(_READERS)}")
+                Problem(pointer(name), f"is not known; known are {', '.join(_READERS)}")
             )
         elif len(texts) > 1:
-            problems.append(Problem(_pointer(name), "is given more than once"))
+            problems.append(Problem(pointer(name), "is given more than once"))
         else:
             field, reader = _READERS[name]
             try:
                 values[field] = reader(texts[0])
             except ValueError as error:
-                problems.append(Problem(_pointer(name), str(error)))
+                problems.append(Problem(pointer(name), str(error)))
     if problems:
         raise InvalidArguments(problems)
     return JobQuery(**{"limit": DEFAULT_LIMIT, **values})
@@ -95,5 +95,6 @@ _READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
 }
 
 
-def _pointer(name: str) -> str:
+def pointer(name: str) -> str:
+    """Where in the query, as problems say it."""
     return f"/query/{name.replace('~', '~0').replace('/', '~1')}"

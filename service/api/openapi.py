@@ -17,7 +17,7 @@ from . import render
 from .examples import example
 from .job_request import JobRequest
 from .json_schema import Wanted, components
-from .problems import INVALID, METHOD, UNEXPECTED, ProblemType
+from .problems import ANYWHERE, INVALID, ProblemType
 from .routes import Answer, Parameter, Route
 from .schemas import ProblemObject
 from .submission_schema import for_tasks
@@ -128,7 +128,7 @@ class _Writer:
             "components": {
                 "schemas": dict(sorted(self._shared.items())),
                 "responses": {
-                    "problem": _problem_response("Another problem.", (METHOD, UNEXPECTED)),
+                    "problem": _problem_response("Another problem.", ANYWHERE),
                     **{kind.slug: _problem_response(kind.title + ".", (kind,)) for kind in used},
                 },
                 "headers": _HEADERS,

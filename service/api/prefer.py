@@ -21,14 +21,12 @@ PREFER = Parameter(
     " `respond-async`: do not wait longer than that. `return=minimal`: no body.",
     {"type": "string"},
     place="header",
-    example="wait=10",
 )
 WAIT = Parameter(
     "Prefer",
     f"RFC 7240. `wait=N`: answer when the job has ended, after N seconds (at most {MAX_WAIT}) at the latest.",
     {"type": "string"},
     place="header",
-    example="wait=10",
 )
 
 _SECONDS = re.compile(r"\d{1,9}", re.ASCII)

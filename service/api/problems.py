@@ -22,6 +22,12 @@ class ProblemType:
     headers: tuple[str, ...] = ()  #: that come with it; `openapi` says what they are
 
 
+MALFORMED_REQUEST = ProblemType(
+    "malformed-request",
+    400,
+    "The request is not well-formed HTTP",
+    "Its head or the framing of its body is not what RFC 9112 says. The connection was closed.",
+)
 MALFORMED = ProblemType(
     "malformed-json",
     400,
@@ -101,6 +107,12 @@ TOO_LARGE = ProblemType(
     "The body is too large",
     "Pass a large input by reference: the address of a file, the key of a record.",
 )
+URI_TOO_LONG = ProblemType(
+    "uri-too-long",
+    414,
+    "The address is too long",
+    "Send what is long in a body (setting: max_url_bytes).",
+)
 MEDIA_TYPE = ProblemType(
     "unsupported-media-type",
     415,
@@ -121,11 +133,36 @@ KEY_REUSED = ProblemType(
     "A key names one request: its task, arguments and options. Send that very request again, or take a new key."
     " Nothing was stored.",
 )
+RATE_LIMITED = ProblemType(
+    "rate-limited",
+    429,
+    "Too many requests from one client",
+    "Nothing was done. Send the request again after the seconds in Retry-After (setting: rate_limit).",
+)
+HEADERS_TOO_LARGE = ProblemType(
+    "headers-too-large",
+    431,
+    "The header fields are too many or too large",
+    "Send fewer, or shorter ones; cookies are often to blame (settings: max_headers, max_header_bytes).",
+)
 UNEXPECTED = ProblemType(
     "internal-error",
     500,
     "Something went wrong here",
     "This is a fault of the service, not of the request; its log has the details.",
+)
+NOT_IMPLEMENTED = ProblemType(
+    "not-implemented",
+    501,
+    "The request asks for what is not implemented here",
+    "Methods are GET, HEAD, POST, PUT, PATCH, DELETE and OPTIONS, in capitals; a Transfer-Encoding can only be"
+    " `chunked`.",
+)
+OVERLOADED = ProblemType(
+    "overloaded",
+    503,
+    "Too many requests at one time",
+    "Nothing was done. Send the request again after the seconds in Retry-After (setting: max_requests).",
 )
 BUSY = ProblemType(
     "busy",
@@ -139,6 +176,12 @@ UNAVAILABLE = ProblemType(
     "The job store cannot be used",
     "Nothing was stored. The service is starting, stopping, or its database has a problem: see its log.",
 )
+HTTP_VERSION = ProblemType(
+    "http-version",
+    505,
+    "This version of HTTP is not spoken here",
+    "Send the request in HTTP/1.1; a proxy in front can speak the others.",
+)
 FULL = ProblemType(
     "storage-full",
     507,
@@ -146,11 +189,17 @@ FULL = ProblemType(
     "Nothing was stored. Free disk space, then send it again.",
 )
 
+ANYWHERE = (
+    MALFORMED_REQUEST, METHOD, URI_TOO_LONG, RATE_LIMITED, HEADERS_TOO_LARGE, UNEXPECTED, NOT_IMPLEMENTED,
+    OVERLOADED, HTTP_VERSION,
+)  # fmt: skip
+"""What any address may answer."""
+
 TYPES = {
     kind.slug: kind
     for kind in (
-        MALFORMED, BAD_KEY, UNAUTHENTICATED, MISSING_SCOPE, NOT_FOUND, UNKNOWN_TASK, UNKNOWN_JOB, NOT_READY, METHOD,
-        SLOW_BODY, NO_RESULT, ENDED, TOO_LARGE, MEDIA_TYPE, INVALID, KEY_REUSED, UNEXPECTED, BUSY, UNAVAILABLE, FULL,
+        MALFORMED, BAD_KEY, UNAUTHENTICATED, MISSING_SCOPE, NOT_FOUND, UNKNOWN_TASK, UNKNOWN_JOB, NOT_READY, SLOW_BODY,
+        NO_RESULT, ENDED, TOO_LARGE, MEDIA_TYPE, INVALID, KEY_REUSED, BUSY, UNAVAILABLE, FULL, *ANYWHERE,
     )
 }  # fmt: skip
 
@@ -194,6 +243,11 @@ def from_error(error: errors.JobsError) -> Refusal:
         detail = "; ".join(f"{item.pointer or 'the body'} {item.detail}" for item in problems[:3])
         detail += f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
     return Refusal(kind, detail, problems, _RETRY if kind.status == 503 else {})
+
+
+def unready(error: errors.JobsError) -> Refusal:
+    """What is said of an error that keeps the service from taking jobs: 503, whatever it is."""
+    return Refusal(UNAVAILABLE, str(error), headers=_RETRY)
 
 
 def from_http(error: HTTPException, method: str, path: str) -> Refusal:

@@ -11,7 +11,7 @@ from jobs.registry import Task
 
 from . import times
 from .body import has_body, lingering
-from .problems import Refusal
+from .problems import SLOW_BODY, Refusal
 from .run_times import run_times
 
 
@@ -19,7 +19,12 @@ def job_object(job: Job, root: str) -> dict[str, Any]:
     """A job on the wire. `root` is where this API is mounted."""
     here = f"{root}/jobs/{job.id}"
     state = job.state
-    links = {"self": here, "result": f"{here}/result"}
+    links = {
+        "self": here,
+        "result": f"{here}/result",
+        "attempts": f"{here}/attempts",
+        "logs": f"{here}/logs",
+    }
     if not state.ended:
         links["cancel"] = here
     return {
@@ -97,10 +102,16 @@ def problem_response(refusal: Refusal, root: str) -> Response:
     if refusal.errors:
         document["errors"] = [item._asdict() for item in refusal.errors]
     body = to_json(document | dict(refusal.members))
+    # Who was too slow is not waited for.
+    linger = has_body() and kind is not SLOW_BODY
     response = Response(
-        lingering(body, request.body) if has_body() else body,
+        lingering(body, request.body) if linger else body,
         kind.status,
-        headers={"Content-Length": str(len(body)), **refusal.headers},
+        headers={
+            "Content-Length": str(len(body)),
+            "Cache-Control": "no-store",
+            **refusal.headers,
+        },
         content_type="application/problem+json",
     )
     response.headers["X-Content-Type-Options"] = "nosniff"

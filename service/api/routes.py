@@ -40,7 +40,7 @@ class Parameter:
     description: str
     schema: Mapping[str, Any]
     place: Literal["path", "query", "header"] = "query"
-    example: Any = None
+    example: Any = None  #: of an optional header none: the documentation page would send it
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pydantic import (
     JsonValue,
 )
 
-from jobs.model import ErrorKind, JobState
+from jobs.model import AttemptEnd, ErrorKind, JobState
 
 Time = Annotated[AwareDatetime | None, Field(description="RFC 3339, UTC, with milliseconds.")]
 
@@ -33,6 +33,8 @@ class JobLinks(_Out):
 
     self: str
     result: str
+    attempts: str
+    logs: str
     cancel: str | None = Field(None, description="DELETE it; present until the job has ended.")
 
 
@@ -56,6 +58,8 @@ EXAMPLE_JOB: dict[str, JsonValue] = {
     "links": {
         "self": f"/jobs/{EXAMPLE_ID}",
         "result": f"/jobs/{EXAMPLE_ID}/result",
+        "attempts": f"/jobs/{EXAMPLE_ID}/attempts",
+        "logs": f"/jobs/{EXAMPLE_ID}/logs",
         "cancel": f"/jobs/{EXAMPLE_ID}",
     },
 }
@@ -81,6 +85,52 @@ class JobObject(_Out):
     progress: JsonValue
     error: JobErrorObject | None
     links: JobLinks
+
+
+EXAMPLE_ATTEMPT: dict[str, JsonValue] = {
+    "number": 1,
+    "outcome": "exception",
+    "error": {
+        "kind": "exception",
+        "type": "ConnectionError",
+        "message": "the harbour office does not answer",
+        "traceback": "Traceback (most recent call last):\n…",
+    },
+    "worker": "4711-8f14e45fceea167a",
+    "pid": 4720,
+    "started_at": "2026-11-24T09:30:00.140Z",
+    "finished_at": "2026-11-24T09:30:02.310Z",
+    "max_rss": 38_273_024,
+    "cpu": 0.084,
+    "signal": None,
+    "log_bytes": 512,
+}
+
+
+class AttemptObject(_Out):
+    """One run of a job that has ended. What its process could not say any more is null."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_ATTEMPT]})
+
+    number: int = Field(
+        description="From 1. After a shutdown, whose attempt is not spent, it comes again."
+    )
+    outcome: AttemptEnd
+    error: JobErrorObject | None
+    worker: str = Field(description="The service process that ran it.")
+    pid: int | None = Field(description="Of the process it ran in.")
+    started_at: Time
+    finished_at: Annotated[AwareDatetime, Field(description="RFC 3339, UTC, with milliseconds.")]
+    max_rss: int | None = Field(description="Bytes, the most that its process had in memory.")
+    cpu: float | None = Field(description="Seconds of processor time.")
+    signal: str | None = Field(description="That ended the process, such as SIGKILL.")
+    log_bytes: int = Field(description="How much it wrote: see `/jobs/<id>/logs?attempt=<number>`.")
+
+
+class AttemptList(_Out):
+    """The attempts of a job that have ended, oldest first."""
+
+    attempts: list[AttemptObject]
 
 
 class ListLinks(_Out):

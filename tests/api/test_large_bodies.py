@@ -171,22 +171,6 @@ async def test_a_client_that_sends_without_end_is_left_after_so_many_bytes(
     assert await asyncio.to_thread(run) < 100_000_000
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for(
-    app: Quart, server: tuple[str, int]
-) -> None:
-    app.config["BODY_TIMEOUT"] = 0.2
-
-    def run() -> int:
-        with closing(http.client.HTTPConnection(*server, timeout=20)) as connection:
-            connection.putrequest("POST", "/jobs")
-            connection.putheader("Content-Type", "application/json")
-            connection.putheader("Content-Length", "100")
-            connection.endheaders(b"{")
-            return connection.getresponse().status
-
-    assert await asyncio.to_thread(run) == 408
-
-
 async def test_a_hang_up_in_the_middle_of_a_body_leaves_the_server_well(
     server: tuple[str, int], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -127,6 +127,7 @@ async def test_answers_have_the_documented_shape(document: Json, api: Api) -> No
     job = await api.ended(await api.submit("api.words", {"text": "a b"}))
     for path, template in {
         job["links"]["self"]: "/jobs/{job_id}",
+        job["links"]["attempts"]: "/jobs/{job_id}/attempts",
         "/jobs": "/jobs",
         "/tasks": "/tasks",
         "/tasks/api.typed": "/tasks/{name}",

@@ -133,6 +133,8 @@ async def test_wrong_arguments_in_order_are_pointed_at_by_number(api: Api) -> No
         ({"expires": "soon"}, "/expires"),
         ({"expires": [1]}, "/expires"),
         ({"timeout": 0}, "/timeout"),
+        ({"timeout": -1}, "/timeout"),
+        ({"timeout": 10**400}, "/timeout"),
         ({"max_attempts": 0}, "/max_attempts"),
         ({"max_attempts": 1000}, "/max_attempts"),
         ({"task": 1}, "/task"),
@@ -250,7 +252,7 @@ async def test_a_store_in_trouble_is_told_as_what_it_is(
         document = await problem(answer, status, slug)
         assert document["detail"] == str(error)
         assert ("Retry-After" in answer.headers) == (status == 503)
-        await problem(await api.client.get("/readyz"), status, slug)
+        await problem(await api.client.get("/readyz"), 503, "unavailable")
         assert (await api.client.get("/livez")).status_code == 200
 
 

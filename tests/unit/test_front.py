@@ -44,7 +44,7 @@ async def ask(front: Front, method: str, path: str) -> tuple[int, dict[str, str]
 def front() -> Front:
     """Around an app whose `Jobs` is not open."""
     app = Quart(__name__)
-    return Front(app, Jobs(app))
+    return Front(app, Jobs(app), max_requests=10)
 
 
 async def test_a_process_is_alive_before_it_is_ready(front: Front) -> None:

@@ -10,9 +10,10 @@ ROOT = Path(__file__).parents[2]
 
 FLOORS = {
     0: "errors forms idempotency keys model pointers protocols settings strict_json json_writer",
-    1: "annotations current functions handle key_ring registry restore retry sealing shadowing signature snapshot"
-    " submission",
-    2: "attempt channel child failures guardian lane_client runner stores wire processes",
+    1: "annotations current frameworks functions handle hygiene key_ring registry retry sealing shadowing"
+    " signature snapshot submission",
+    2: "attempt channel child failures flask guardian lane_client memory output request_context_task runner"
+    " stores upkeep usage wire processes",
     3: "dispatcher engines operation portal waiters",
     4: "extension",
 }
@@ -21,7 +22,9 @@ FLOOR["jobs"] = 5  # the package's own front door re-exports from all floors
 FLOOR["service"] = 6
 
 MAY_IMPORT = {
-    "quart": ("service", "jobs.snapshot", "jobs.restore", "jobs.extension"),
+    "quart": ("service", "jobs.frameworks"),
+    "flask": ("jobs.frameworks", "jobs.request_context_task"),
+    "celery": ("jobs.request_context_task",),
     "sqlite3": ("jobs.stores",),
     "aiosqlite": ("jobs.stores",),
     "multiprocessing": ("jobs.engines", "jobs.child", "jobs.guardian"),

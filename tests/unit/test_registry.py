@@ -115,6 +115,8 @@ def test_submissions_carry_checked_arguments_and_options() -> None:
         for refused in (
             lambda: made.delay("x"),  # type: ignore[arg-type]
             lambda: made.apply_async((1,), countdown=-1),
+            lambda: made.apply_async((1,), max_attempts=0),
+            lambda: made.apply_async((1,), timeout=-1),
             lambda: made.apply(),
         ):
             with pytest.raises(InvalidArguments):
@@ -273,3 +275,19 @@ def test_a_scripts_tasks_are_named_as_its_file_is_imported(tmp_path: Path) -> No
 def test_a_name_that_cannot_be_part_of_an_address_is_refused(name: str) -> None:
     with pytest.raises(ConfigurationError, match="address"):
         task(name=name, registry=Registry())(plain)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"max_memory_mb": 0}, "max_memory_mb is 0; it is a number of MiB, at least 1"),
+        ({"isolation": "new"}, 'isolation is \'new\'; it is "shared" or "fresh"'),
+        ({"keeps": "threads"}, "keeps is a list of threads, "),
+        ({"keeps": ["threads", "hats"]}, "not hats"),
+    ],
+)
+def test_what_a_task_asks_of_its_process_is_checked(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Task(plain, **options)
+    assert said in str(caught.value)
+    assert "plain" in str(caught.value)

@@ -21,8 +21,8 @@ from quart import (
 )
 
 from jobs.errors import BadContext, BodyNotCarried
-from jobs.restore import restored
-from jobs.snapshot import Carrier, RequestSnapshot, take
+from jobs.frameworks.quart import restored, take
+from jobs.snapshot import Carrier, RequestSnapshot
 
 
 def make_app() -> Quart:

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ValidationError
 from quart import Quart, g, request
 
 from jobs.errors import NotCarriable
+from jobs.frameworks.quart import take
 from jobs.keys import new_key
-from jobs.snapshot import Carrier, RequestSnapshot, carried, origin, take
+from jobs.snapshot import Carrier, RequestSnapshot, carried, origin
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 

@@ -14,14 +14,25 @@ from typing import Any
 
 import pytest
 
-from jobs.errors import ConfigurationError, DatabaseUnusable, StoreBusy, StoreFull
-from jobs.model import JobQuery, JobState
+from jobs.errors import ConfigurationError, DatabaseUnusable, StoreBusy, StoreError, StoreFull
+from jobs.model import JobQuery, JobState, now_ms
 from jobs.protocols import Wake
 from jobs.settings import Settings
-from jobs.stores import open_store, place, sqlite_path, writer
+from jobs.stores import commits, open_store, place, sqlite_path
 from jobs.stores.gate import Gate
 from jobs.stores.sqlite import SQLiteStore
-from tests.store_play import PATIENCE, add, claimed_one, ended, ids, new_job, new_jobs, until
+from tests.disks import fill, mounted
+from tests.store_play import (
+    PATIENCE,
+    add,
+    claimed_one,
+    ended,
+    ids,
+    invocations,
+    new_job,
+    new_jobs,
+    until,
+)
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
 
@@ -110,7 +121,7 @@ def make_folder(path: Path) -> None:
         (make_short_garbage, "is not a SQLite database"),
         (make_damaged, "is damaged"),
         (make_another_programs, "belongs to another program"),
-        (make_newer, "has schema version 99 and this release knows 2"),
+        (make_newer, r"has schema version 99 and this release knows \d+"),
         (make_folder, "is not a file"),
     ],
 )
@@ -270,7 +281,7 @@ async def test_a_purged_context_is_nowhere_in_the_files(path: Path, size: int) -
 async def test_the_log_is_emptied_when_all_is_quiet(
     path: Path, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "_QUIET", 0.05)
+    monkeypatch.setattr(commits, "_QUIET", 0.05)
     await store.add(new_jobs(100))
     await eventually(lambda: not log_size(path))
     await store.add([new_job()])
@@ -323,6 +334,19 @@ async def test_a_write_waits_for_the_gate_only_as_long_as_it_may(
             assert (await store.get(job.id)).state is JobState.PENDING
         await store.check()
     assert ids((await store.claim(9)).jobs) == [job.id]
+
+
+async def test_a_writes_patience_counts_from_its_call(path: Path) -> None:
+    """Not from when those before it have given up."""
+    async with store_at(path, busy_timeout=1.0) as store:
+        with closing(Gate(path.with_name("jobs.db-gate"))) as gate, gate.held(0):
+            first = asyncio.ensure_future(store.add([new_job()]))
+            await asyncio.sleep(0.1)
+            began = time.monotonic()
+            with pytest.raises(StoreBusy):
+                await store.add([new_job()])
+            assert time.monotonic() - began < 1.6
+            assert isinstance(first.exception(), StoreBusy)
 
 
 async def test_a_write_waits_for_another_program_only_as_long_as_it_may(
@@ -378,28 +402,6 @@ async def test_a_long_list_holds_up_nobody_who_asks_for_one_job(store: SQLiteSto
 # a full or failing disk
 
 
-class mounted:
-    """A small file system of its own."""
-
-    def __init__(self, folder: Path, options: str) -> None:
-        self._folder, self._options = folder, options
-
-    def __enter__(self) -> None:
-        command = ["mount", "-t", "tmpfs", "-o", self._options, "tmpfs", str(self._folder)]
-        if subprocess.run(command, capture_output=True).returncode:
-            pytest.skip("mounting is not allowed here")
-
-    def __exit__(self, *_: object) -> None:
-        subprocess.run(["umount", "-l", str(self._folder)], check=True)
-
-
-def fill(path: Path) -> None:
-    """Take all the space there is."""
-    with suppress(OSError), path.open("wb", buffering=0) as file:
-        while file.write(b"x" * 4096):
-            pass
-
-
 @needs_root
 async def test_a_full_disk_refuses_writes_and_takes_them_again_when_there_is_room(
     tmp_path: Path,
@@ -420,6 +422,129 @@ async def test_a_full_disk_refuses_writes_and_takes_them_again_when_there_is_roo
             await asyncio.gather(*(store.add([job]) for job in new_jobs(10)))
 
 
+MIB = 1 << 20
+
+
+@needs_root
+async def test_on_a_full_disk_the_ballast_serves_what_is_under_way_and_nothing_new(
+    tmp_path: Path,
+) -> None:
+    """One store gives it up, and both know; the first to find room makes it again for both."""
+    with mounted(tmp_path / "disk", "size=16m") as disk:
+        path, ballast = disk / "jobs.db", disk / "jobs.db-ballast"
+        async with (
+            store_at(path, ballast_bytes=2 * MIB) as one,
+            store_at(path, ballast_bytes=2 * MIB) as two,
+        ):
+            assert ballast.stat().st_blocks * 512 == 2 * MIB
+            assert ballast.stat().st_mode & 0o777 == 0o600
+            first, second, third = [await claimed_one(store) for store in (one, two, two)]
+            waiting = new_job()
+            await one.add([waiting])
+            fill(disk / "filler")
+            large = f'"{"x" * 500_000}"'
+            with pytest.raises(StoreFull):
+                await one.add([new_job(args=large)])
+            assert ballast.exists()
+            assert await one.finish([ended(first, result=large)]) == {first.id}
+            assert not ballast.exists()
+            for store in (one, two):
+                for write in (store.add([new_job()]), store.claim(1), store.check()):
+                    with pytest.raises(StoreFull, match="what is left of it serves"):
+                        await write
+            assert await two.finish([ended(second, result=large)]) == {second.id}
+            await two.release(invocations(third))
+            assert await one.cancel(waiting.id) is JobState.PENDING
+            assert await one.prune(now_ms() + 1) == 3
+            (disk / "filler").unlink()
+            await eventually(ballast.exists)
+            for store in (one, two):
+                await store.add([new_job()])
+                await store.check()
+            assert ids((await one.claim(1)).jobs) == [third.id]
+        assert ballast.stat().st_blocks * 512 == 2 * MIB
+
+
+@needs_root
+async def test_a_store_opens_on_a_disk_that_is_full(tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "size=16m") as disk:
+        async with store_at(disk / "jobs.db", ballast_bytes=2 * MIB) as store:
+            await store.add([job := new_job()])
+        fill(disk / "filler")
+        async with store_at(disk / "jobs.db", ballast_bytes=2 * MIB) as store:
+            assert not (disk / "jobs.db-ballast").exists()
+            assert await store.cancel(job.id) is JobState.PENDING
+            with pytest.raises(StoreFull):
+                await store.add([new_job()])
+
+
+@needs_root
+async def test_a_disk_without_room_for_the_ballast_takes_no_jobs(tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "size=2m") as disk:
+        async with store_at(disk / "jobs.db", ballast_bytes=2 * MIB) as store:
+            with pytest.raises(StoreFull):
+                await store.add([new_job()])
+            assert not (disk / "jobs.db-ballast").exists()
+
+
+@needs_root
+@pytest.mark.parametrize("files", range(1, 7))
+async def test_a_disk_that_takes_no_more_files_is_said_in_words(tmp_path: Path, files: int) -> None:
+    path = tmp_path / "disk" / "jobs.db"
+    with (
+        mounted(path.parent, f"size=2m,nr_inodes={files}"),
+        pytest.raises(StoreError, match=str(path)),
+    ):
+        async with store_at(path):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("harm", "how"),
+    [
+        (lambda path: path.unlink(), "deleted"),
+        (lambda path: path.rename(path.with_name("elsewhere.db")), "deleted"),
+        (lambda path: make_garbage(path.with_name("g")) or path.with_name("g").replace(path), "replaced"),
+        (lambda path: path.write_bytes(b""), "emptied"),
+    ],
+)  # fmt: skip
+async def test_a_file_that_is_taken_away_is_noticed_and_not_made_anew(
+    path: Path, harm: Callable[[Path], Any], how: str
+) -> None:
+    async with store_at(path) as store:
+        await store.add([job := new_job()])
+        harm(path)
+        left = contents(path.parent)
+        for write in (store.add([new_job()]), store.check(), store.claim(1)):
+            with pytest.raises(DatabaseUnusable, match=f"{path} was {how} while it was in use"):
+                await write
+        store._parts.writer._commits.failure = "the disk failed, and so it is opened once more"
+        with pytest.raises(DatabaseUnusable, match=how):
+            await store.add([new_job()])
+        assert contents(path.parent) == left
+        elsewhere = path.with_name("elsewhere.db")
+        if elsewhere.exists():
+            elsewhere.rename(path)
+            await store.add([new_job()])
+            assert await store.states([job.id])
+
+
+async def test_nothing_is_written_to_a_file_that_is_found_damaged(path: Path) -> None:
+    await filled(path)
+    async with store_at(path) as store:
+        with path.open("r+b") as file:
+            file.seek(4096)
+            file.write(b"\xff" * (path.stat().st_size - 4096))
+        await store._parts.writer._connection.run(lambda raw: raw.execute("PRAGMA shrink_memory"))
+        with pytest.raises(DatabaseUnusable, match="is damaged"):
+            await store.claim(1)
+        size = log_size(path)
+        for write in (store.add([new_job()]), store.check()):
+            with pytest.raises(DatabaseUnusable, match=r"is damaged .*: restore a backup"):
+                await write
+        assert log_size(path) == size
+
+
 async def test_after_a_disk_failure_the_store_is_not_ready_until_a_write_succeeds(
     path: Path, store: SQLiteStore
 ) -> None:
@@ -438,6 +563,17 @@ async def test_after_a_disk_failure_the_store_is_not_ready_until_a_write_succeed
     await store.check()
     assert isinstance(connection._aio._connection, sqlite3.Connection)
     assert set(await store.states(ids([kept, lost]))) == {kept.id}
+
+
+async def test_after_a_disk_failure_only_a_commit_that_writes_is_proof(
+    path: Path, store: SQLiteStore
+) -> None:
+    await store.add([new_job()])
+    store._parts.writer._commits.failure = "the disk failed"
+    before = log_size(path)
+    assert await store.prune(0) == 0
+    assert log_size(path) > before
+    assert store._parts.writer.failure is None
 
 
 class FailingOnce:

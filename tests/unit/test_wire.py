@@ -44,6 +44,8 @@ def test_a_frame_above_the_limit_is_refused_before_it_has_come() -> None:
             st.none() | st.binary(max_size=50),
             st.none() | st.floats(0, 1e9),
             st.integers(1, 100),
+            st.booleans(),
+            st.none() | st.integers(1, 2**31),
             st.none() | st.text(max_size=10),
         )
     )

@@ -1,19 +1,90 @@
-"""A snapshot as a live Quart context again."""
+"""Quart: a request as a snapshot, and a snapshot as a live context again."""
 
 import inspect
 from collections.abc import AsyncIterator, Generator, Mapping
 from functools import cache
 from types import TracebackType
-from typing import Any, NoReturn, Self, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
 from urllib.parse import quote
 
 from hypercorn.typing import HTTPScope
+from pydantic import JsonValue
 from quart import Quart, Request, g, request
+from quart import current_app as _app
+from quart import has_app_context as _has_app
+from quart import has_request_context as _has_request
 from quart.ctx import AppContext
 from werkzeug.datastructures import Headers
 
-from .errors import BadContext, BodyNotCarried
-from .snapshot import Carrier, RequestSnapshot
+from jobs.errors import BadContext, BodyNotCarried
+from jobs.keys import holds_key
+from jobs.snapshot import Carrier, RequestSnapshot
+
+if TYPE_CHECKING:
+    from . import Openable
+
+_NO_ADDRESS = "<local>"  #: what Quart has where the server knows no client address
+
+__all__ = ["current_app", "current_request", "g", "needs_loop", "open_with", "restored", "take"]
+
+needs_loop = True
+
+
+def current_app() -> Quart | None:
+    """The app whose context this is."""
+    return _app._get_current_object() if _has_app() else None  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+def current_request() -> Request | None:
+    """The request that is being handled here; a websocket is none."""
+    return request._get_current_object() if _has_request() else None  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+def open_with(app: Quart, jobs: "Openable") -> None:
+    """Open before the server serves, close after."""
+
+    async def start() -> None:
+        await jobs.__aenter__()
+
+    async def close() -> None:
+        await jobs.__aexit__(None, None, None)
+
+    app.before_serving(start)
+    app.after_serving(close)
+
+
+def take(request: Request, values: dict[str, JsonValue]) -> RequestSnapshot:
+    """The request as it is now; `values` is what travels of `g`.
+
+    A client-sent `Remote-Addr` header is left out, because Quart has one of its own making, which is
+    where the client's address is read from. An API key of ours opens what no task has business with,
+    and does not travel either.
+    """
+    return RequestSnapshot(
+        method=request.method,
+        scheme=request.scheme,
+        host=request.host,
+        root_path=request.root_path,
+        path=request.path,
+        query_string=request.query_string.decode("latin-1"),
+        headers=tuple(pair for pair in request.headers if _travels(*pair)),
+        client=_client(request),
+        http_version=request.http_version,
+        globals=values,
+    )
+
+
+def _travels(name: str, value: str) -> bool:
+    lower = name.lower()
+    return lower != "remote-addr" and not (lower == "authorization" and holds_key(value))
+
+
+def _client(request: Request) -> str | None:
+    client = request.scope.get("client")
+    if client:
+        return client[0]
+    first = next(iter(request.headers), None)
+    return _NO_ADDRESS if first == ("Remote-Addr", _NO_ADDRESS) else None
 
 
 class restored:  # noqa: N801 - read as `async with restored(…)`

@@ -1,0 +1,108 @@
+"""Routes of a job's attempts: how each ended, and what they wrote."""
+
+import signal
+from typing import Any
+
+from pydantic_core import to_json
+from quart import Response, request
+
+from jobs.errors import InvalidArguments, Problem
+from jobs.keys import Scope
+from jobs.model import AttemptRecord
+
+from . import times
+from .extension import running
+from .jobs import JOB_ID
+from .listing import pointer
+from .principal import visible_job
+from .problems import INVALID, UNAVAILABLE, UNKNOWN_JOB
+from .render import error_object, json_response
+from .routes import Answer, Parameter, Routes
+from .schemas import AttemptList
+
+routes = Routes("Jobs")
+
+_MOST = 2**31 - 1
+
+NUMBER = Parameter(
+    "attempt",
+    "Only attempts of this number; it comes again if a shutdown stopped the attempt.",
+    {"type": "integer", "minimum": 1, "maximum": _MOST},
+)
+
+
+@routes.add(
+    "GET",
+    "/jobs/<job_id>/attempts",
+    "List a job's attempts, oldest first",
+    scope=Scope.READ,
+    description="Those that have ended; the one under way is not among them.",
+    parameters=(JOB_ID,),
+    answers=(Answer(200, "How each attempt ended.", AttemptList),),
+    problems=(UNKNOWN_JOB, UNAVAILABLE),
+)
+async def get_attempts(job_id: str) -> Response:
+    job = await visible_job(job_id)
+    records = await running().store.attempts(job.id)
+    return json_response(to_json({"attempts": [_attempt_object(record) for record in records]}))
+
+
+@routes.add(
+    "GET",
+    "/jobs/<job_id>/logs",
+    "Read what a job's attempts wrote",
+    scope=Scope.READ,
+    description="Standard output, standard error and logging of the attempts that have ended, oldest first.",
+    parameters=(JOB_ID, NUMBER),
+    answers=(Answer(200, "What they wrote, in UTF-8.", media_type="text/plain"),),
+    problems=(UNKNOWN_JOB, INVALID, UNAVAILABLE),
+)
+async def get_logs(job_id: str) -> Response:
+    number, job = _number(), await visible_job(job_id)
+    response = Response(
+        await running().store.log(job.id, number), content_type="text/plain; charset=utf-8"
+    )
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
+
+
+def _number() -> int | None:
+    """The attempt that the query asks for. Raises `InvalidArguments`."""
+    problems = [
+        Problem(pointer(name), f"is not known; known is {NUMBER.name}")
+        for name in request.args
+        if name != NUMBER.name
+    ]
+    texts = request.args.getlist(NUMBER.name)
+    if len(texts) > 1:
+        problems.append(Problem(pointer(NUMBER.name), "is given more than once"))
+    elif texts and not (
+        texts[0].isascii() and texts[0].isdigit() and 1 <= int(texts[0][:11]) <= _MOST
+    ):
+        problems.append(Problem(pointer(NUMBER.name), f"must be a whole number from 1 to {_MOST}"))
+    if problems:
+        raise InvalidArguments(problems)
+    return int(texts[0]) if texts else None
+
+
+def _attempt_object(record: AttemptRecord) -> dict[str, Any]:
+    return {
+        "number": record.number,
+        "outcome": record.outcome,
+        "error": None if record.error is None else error_object(record.error),
+        "worker": record.worker,
+        "pid": record.pid,
+        "started_at": times.show(record.started_at),
+        "finished_at": times.show(record.finished_at),
+        "max_rss": record.max_rss,
+        "cpu": record.cpu,
+        "signal": None if record.signal is None else _signal_name(record.signal),
+        "log_bytes": record.log_bytes,
+    }
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

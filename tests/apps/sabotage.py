@@ -1,0 +1,81 @@
+"""Breaks a promise of the service on purpose, to see whether the checker notices: `JOBS_SABOTAGE=<name>`,
+imported beside the tasks, in the service and in its children."""
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jobs import channel
+from jobs.dispatcher import Dispatcher
+from jobs.engines import lanes_process
+from jobs.model import Outcome
+from jobs.stores import claimant
+from jobs.stores.sqlite import SQLiteStore
+
+SABOTAGE = "JOBS_SABOTAGE"
+
+
+def acknowledge_before_the_commit() -> None:
+    add = SQLiteStore.add
+
+    def later(store: SQLiteStore, jobs: Sequence[Any]) -> Any:
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.5, add, store, jobs)
+        done = loop.create_future()
+        done.set_result(None)
+        return done
+
+    SQLiteStore.add = later
+
+
+def take_the_living_for_dead() -> None:
+    def everyone(folder: Any, names: Any, *, me: str) -> set[str]:
+        return {*names, *os.listdir(folder)} - {me}
+
+    claimant.dead = everyone
+
+
+def outlive_the_service() -> None:
+    """Neither is there a guardian, nor does a child see that its service has gone, nor does it count."""
+    lanes_process.multiprocessing.set_forkserver_preload = lambda _: None
+    SQLiteStore.hold_fileno = lambda _: None
+
+    class Harmless:
+        def __getattr__(self, name: str) -> Any:
+            return (lambda *_: None) if name == "killpg" else getattr(os, name)
+
+    channel.os = Harmless()
+
+
+def forget_outcomes() -> None:
+    save = Dispatcher._save
+
+    async def forgetful(dispatcher: Dispatcher) -> None:
+        dispatcher._unsaved = [each for each in dispatcher._unsaved if not _third(each)]
+        await save(dispatcher)
+
+    Dispatcher._save = forgetful
+
+
+_outcomes = 0
+
+
+def _third(_: Outcome) -> bool:
+    global _outcomes
+    _outcomes += 1
+    return _outcomes % 3 == 0
+
+
+WAYS: dict[str, Callable[[], None]] = {
+    way.__name__: way
+    for way in (
+        acknowledge_before_the_commit,
+        take_the_living_for_dead,
+        outlive_the_service,
+        forget_outcomes,
+    )
+}
+
+if way := os.environ.get(SABOTAGE):
+    WAYS[way]()

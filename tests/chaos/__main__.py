@@ -1,0 +1,36 @@
+"""`python -m tests.chaos --seconds 60`: random faults for a while, and the verdict."""
+
+import argparse
+import random
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from .run import Settings, run
+
+
+def main() -> int:
+    """The exit code: 1 if a promise was not kept."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60, help="how long (default: 60)")
+    parser.add_argument("--seed", type=int, help="of clients and faults (default: a new one)")
+    parser.add_argument("--workers", type=int, default=1, help="processes beside the service")
+    given = parser.parse_args()
+    seed = random.randrange(10**6) if given.seed is None else given.seed
+    again = (
+        f"python -m tests.chaos --seconds {given.seconds:g} --seed {seed} --workers {given.workers}"
+    )
+    print(f"again    {again}", flush=True)
+    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
+    verdict = run(folder, Settings(given.seconds, seed, given.workers))
+    print(verdict)
+    if verdict.good:
+        shutil.rmtree(folder)
+        return 0
+    print(f"kept     {folder}: jobs.db, history.jsonl, effects.log, output.log")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
