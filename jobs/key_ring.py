@@ -9,10 +9,8 @@ from .keys import ApiKey, parts
 from .model import now_ms
 from .protocols import Store
 
-MAX_AGE = (
-    2.0  #: seconds after which a key that another process has revoked no longer opens anything
-)
-NEWS_AGE = 0.1  #: seconds until a key that another process has made does: how often the unknown is looked up
+MAX_AGE = 2.0  #: seconds until a key that another process has revoked is refused here
+NEWS_AGE = 0.1  #: seconds until a key that another process has made is good here, at most
 
 _NOBODY = bytes(32)  #: what an unknown key is compared with, so that it takes no other way
 
