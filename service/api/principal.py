@@ -1,7 +1,8 @@
 """Who asks, what they may do, and whose jobs they see."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Set
+from collections.abc import Awaitable, Callable
+from collections.abc import Set as AbstractSet
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -29,7 +30,7 @@ class Principal:
     """
 
     owner: str | None
-    scopes: Set[Scope]
+    scopes: AbstractSet[Scope]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scopes", frozenset(map(Scope, self.scopes)))

@@ -15,6 +15,7 @@ from service.api import Principal, jobs_api, key_principal
 from service.api.blueprint import TABLE
 from service.api.routes import Route
 from tests.api.conftest import Api, problem
+from tests.api.tasks import echo
 
 ALL = frozenset(Scope)
 EVERYTHING_BUT_ADMIN = ALL - {Scope.ADMIN}
@@ -364,6 +365,23 @@ async def test_nobodys_job_is_seen_by_admins_only(api: Api, keys: Keys) -> None:
     ann, admin = await keys("ann"), await keys("root", "admin")
     await problem(await api.client.get(job["links"]["self"], headers=ann), 404, "unknown-job")
     assert (await api.client.get(job["links"]["self"], headers=admin)).status_code == 200
+
+
+async def test_a_job_that_the_app_submits_is_nobodys_whoever_asked_it_to(tmp_path: Path) -> None:
+    app = await _embedded(tmp_path)
+
+    @app.get("/own")
+    async def own() -> str:
+        return (await echo.delay()).id
+
+    async with app.test_app():
+        client = app.test_client()
+        ann = await Keys(app)("ann")
+        job_id = await (await client.get("/own", headers=ann)).get_data(as_text=True)
+        await problem(await client.get(f"/jobs/{job_id}", headers=ann), 404, "unknown-job")
+        admin = await Keys(app)("root", "admin")
+        seen = await (await client.get(f"/jobs/{job_id}", headers=admin)).get_json()
+        assert seen["owner"] is None
 
 
 async def test_a_job_that_a_job_submits_is_its_owners_too(
