@@ -77,9 +77,38 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def runs(pid: int) -> bool:
+    """Whether a process is there, and not a zombie."""
+    return _stat(pid)[:1] not in ([], ["Z"], ["X"])
+
+
+def marked(mark: str) -> list[int]:
+    """The processes, of those not beneath this one, that have `mark` in the environment they began with."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):  # gone meanwhile, or another user's
+            if entry.name.isdecimal() and mark.encode() in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+    return [pid for pid in found if not _is_beneath(pid, os.getpid())]
+
+
+def _is_beneath(pid: int, ancestor: int) -> bool:
+    while pid > 1 and pid != ancestor:
+        pid = int((_stat(pid)[1:2] or ["0"])[0])
+    return pid == ancestor
+
+
+def _stat(pid: int) -> list[str]:
+    """From the state on: the state, the parent, … (proc(5)); empty if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
 def kill(pid: int) -> None:
-    """SIGKILL, if it still lives."""
-    with contextlib.suppress(ProcessLookupError):
+    """SIGKILL, if it still lives and is not another user's."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signal.SIGKILL)
 
 

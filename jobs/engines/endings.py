@@ -35,6 +35,12 @@ def died_with(
         state = JobState.REVOKED if flight.why is Interrupt.CANCEL else JobState.FAILURE
         error = interrupted(flight.why, flight.invocation, killed=True)
         return _outcome(flight, state, now_ms(), error=error)
+    if flight.spared:
+        message = (
+            "the process that all of the service's children come from was killed; it runs again"
+        )
+        error = JobError(ErrorKind.LOST, "Lost", message)
+        return _outcome(flight, JobState.FAILURE, now_ms(), error=error).again(now_ms())
     how = because or exit_in_words(code)
     if code == -signal.SIGKILL and not killed:
         how += ", possibly because memory ran out,"

@@ -14,7 +14,9 @@ _SUBMISSIONS = 2  #: batches at once: the next is there when one ends
 class Flight:
     """An invocation in a lane."""
 
-    __slots__ = ("began", "cost", "invocation", "kill_at", "started_at", "why", "withdrawing")
+    __slots__ = (
+        "began", "cost", "invocation", "kill_at", "spared", "started_at", "why", "withdrawing",
+    )  # fmt: skip
 
     def __init__(self, invocation: Invocation, cost: float) -> None:
         self.invocation = invocation
@@ -24,6 +26,7 @@ class Flight:
         self.why: Interrupt | None = None
         self.kill_at: float | None = None
         self.withdrawing = False
+        self.spared = False  #: not to be charged for the death of its child
 
 
 class Flights:

@@ -86,6 +86,16 @@ class Lane:
         return self._process.guarded, self._process.note
 
     @property
+    def guardian(self) -> int:
+        """The process that its own was forked from."""
+        return self._process.guardian
+
+    @property
+    def running(self) -> Flight | None:
+        """What has begun and not ended."""
+        return self._current
+
+    @property
     def jobs(self) -> int:
         """How many invocations it has."""
         return len(self._flights)

@@ -14,6 +14,7 @@ from jobs.child import Boot
 from jobs.model import Invocation, JobId, Outcome
 from jobs.protocols import Event, Interrupt, Withdrawn
 
+from .blame import Blame
 from .flights import fits
 from .lane import Lane
 from .lanes_process import refuse_daemon
@@ -40,6 +41,7 @@ class LaneEngine:
         self._count, self._boot = lanes, boot
         self._stop_grace, self._grace = stop_grace, grace
         self._pace = Pace()
+        self._blame = Blame()
         self._lanes: list[Lane] = []
         self._where: dict[JobId, Lane] = {}
         self._events: list[Event] = []
@@ -161,6 +163,9 @@ class LaneEngine:
 
     def _replace(self, lane: Lane) -> None:
         """A lane's process has died: another takes its place, while the dead one is buried."""
+        if processes.LINUX and not processes.runs(lane.guardian):
+            kin = [each for each in self._lanes if each.ready or each is lane]
+            self._blame.judge(lane.guardian, kin)
         _keep(self._burials, lane.bury())
         if not self._closing:
             at = self._lanes.index(lane)
@@ -214,6 +219,8 @@ class LaneEngine:
         self._events.append(event)
         if isinstance(event, Outcome):
             self._where.pop(event.job_id, None)
+            if event.state.ended:
+                self._blame.forget(event.job_id)
         elif isinstance(event, Withdrawn):
             for invocation in event.invocations:
                 self._where.pop(invocation.job_id, None)

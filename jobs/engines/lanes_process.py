@@ -5,6 +5,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import secrets
 import signal
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ _BURIAL_SECONDS = (
 _SWEEP_PAUSE = 0.03
 
 _METHOD = "forkserver" if processes.LINUX else "spawn"
+
+_SECRET = secrets.token_hex(8)
 
 
 def refuse_daemon() -> None:
@@ -76,6 +79,11 @@ class LaneProcess:
             theirs.close()
             if held is not None:
                 held.close()
+
+    @property
+    def guardian(self) -> int:
+        """The process it was forked from, the forkserver; it does not outlive that one."""
+        return self._guardian
 
     @property
     def channel(self) -> int:
@@ -137,7 +145,8 @@ class LaneProcess:
         return self._process.exitcode if self._process is not None else None
 
     async def _sweep(self) -> None:
-        """Kill what the dead child had started: it has become the forkserver's.
+        """Kill what the dead child had started: it has become the forkserver's; or, where that has died
+        too, nobody's, and only its environment tells.
 
         A process is killed when seen twice: one that is just being started by this program is in
         `active_children` by then."""
@@ -145,7 +154,10 @@ class LaneProcess:
         seen: set[int] = set()
         while self.guarded and monotonic() < deadline:
             mine = {process.pid for process in multiprocessing.active_children()}
-            strays = set(processes.children(self._guardian)) - mine - {self.pid}
+            if processes.runs(self._guardian):
+                strays = set(processes.children(self._guardian)) - mine - {self.pid}
+            else:
+                strays = set(processes.marked(_mark()))
             if not strays:
                 return
             for pid in strays & seen:
@@ -154,12 +166,19 @@ class LaneProcess:
             await asyncio.sleep(_SWEEP_PAUSE)
 
 
+def _mark() -> str:
+    """In the environment of the forkserver and of all beneath it; no other service has the same."""
+    return f"{child.LANES_OF}={os.getpid()}-{_SECRET}"
+
+
 @contextlib.contextmanager
 def _starting(boot: child.Boot) -> Iterator[None]:
     """Around the start of a process, which may be the forkserver's too."""
     multiprocessing.set_forkserver_preload(["jobs.guardian"])
     wanted = {"path": sys.path, "app": boot.app, "modules": boot.modules}
     os.environ[child.FORKSERVER_REQUEST] = json.dumps(wanted)
+    outer = os.environ.get(child.LANES_OF)
+    os.environ[child.LANES_OF] = _mark().partition("=")[2]
     # multiprocessing would import the program's main module in the child: for nothing, as ours have names
     # of their own, and with a script that lacks the guard, again and again.
     main = sys.modules["__main__"]
@@ -168,4 +187,6 @@ def _starting(boot: child.Boot) -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
-        del os.environ[child.FORKSERVER_REQUEST]
+        del os.environ[child.FORKSERVER_REQUEST], os.environ[child.LANES_OF]
+        if outer is not None:  # a service that a job has started
+            os.environ[child.LANES_OF] = outer

@@ -17,7 +17,7 @@ import pytest
 from jobs import wire
 from jobs.errors import AppNotImportable, ConfigurationError
 from jobs.model import ErrorKind, JobState, Outcome
-from jobs.protocols import Interrupt
+from jobs.protocols import Interrupt, Started
 from tests.engine_play import Play, alive, boot, gone, invoke, playing, says
 
 ROOT = Path(__file__).parents[2]
@@ -300,7 +300,8 @@ async def test_a_second_cancellation_closes_at_once(tmp_path: Path) -> None:
     server = asyncio.create_task(serve())
     await opened.wait()
     await says(file, "began")
-    pid = next(event.pid for event in plays[0].events if hasattr(event, "pid"))
+    await plays[0].until(lambda: plays[0].events)
+    pid = next(event.pid for event in plays[0].events if isinstance(event, Started))
     server.cancel()
     await asyncio.sleep(0.1)
     began = time.monotonic()
@@ -458,12 +459,12 @@ def test_modules_that_would_spoil_the_forkserver_are_left_to_the_children(tmp_pa
     )
     shown = run_script(
         tmp_path,
-        "import asyncio, dataclasses, logging\n"
+        "import asyncio, logging\n"
         "from tests.engine_play import playing, invoke\n"
         "logging.basicConfig()\n"
         "async def main():\n"
         "    async with playing(modules=('module_with_a_thread',)) as play:\n"
-        "        task = dataclasses.replace(invoke(''), task='module_with_a_thread.threads')\n"
+        "        task = invoke('')._replace(task='module_with_a_thread.threads')\n"
         "        play.engine.start([task])\n"
         "        print((await play.outcome(task)).result)\n"
         "asyncio.run(main())\n",

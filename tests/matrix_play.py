@@ -1,0 +1,99 @@
+"""What the fault matrix shares: jobs over REST, what they noted, and the processes of a service."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jobs.processes import children
+from tests.engine_play import alive
+from tests.running import ROOT, Answer, Running, until
+
+MODULE = "tests.apps.matrix_tasks"
+TASKS = ("--tasks", f"{MODULE},tests.tasks_for_engines")
+ENV = {"PYTHONPATH": str(ROOT)}  #: so that a service in another folder finds the tests' tasks
+
+REQUEUED = (
+    2.0  #: seconds within which a lost attempt is back in the queue; its next run follows at once
+)
+RESTARTED = 5.0  #: the same, after a restart of the service
+DEAD = 2.0  #: seconds within which nothing of a killed service is left
+
+
+class Noted(NamedTuple):
+    """A line that a job has written."""
+
+    word: str
+    number: int
+    attempt: int
+    pid: int
+    at: float
+
+
+class Notes:
+    """The file in which jobs say what they did."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = str(folder / "notes")
+        Path(self.path).touch()
+
+    def all(self, word: str, number: int | None = None) -> list[Noted]:
+        """What was noted with that word."""
+        whole, _, _ = Path(self.path).read_text().rpartition("\n")
+        lines = [line.split() for line in whole.splitlines()]
+        found = [Noted(w, int(n), int(a), int(p), float(t)) for w, n, a, p, t in lines]
+        return [each for each in found if each.word == word and number in (None, each.number)]
+
+    def last(self, word: str, number: int, *, attempt: int = 1) -> Noted:
+        """Wait until this attempt has noted that."""
+        return until(
+            lambda: next((n for n in self.all(word, number) if n.attempt == attempt), None),
+            f"job {number}, attempt {attempt} never noted {word!r}",
+        )
+
+
+def submit(service: Running, task: str, /, **body: Any) -> Answer:
+    """Have a task run: `args` and the other members of `POST /jobs`."""
+    answer = service.post("/jobs", {"task": f"{MODULE}.{task}"} | body)
+    assert answer.status == 202, answer
+    return answer
+
+
+def look(service: Running, accepted: Answer) -> Any:
+    """The job as it is now."""
+    return service.get(accepted.headers["Location"]).json()
+
+
+def ended(service: Running, accepted: Answer) -> Any:
+    """The job once it has ended."""
+    return until(
+        lambda: (
+            (job := look(service, accepted))
+            and job["state"] in ("SUCCESS", "FAILURE", "REVOKED")
+            and job
+        ),
+        "the job never ended",
+    )
+
+
+def guardian(service: int) -> int:
+    """The forkserver of a service process."""
+    return next(
+        pid
+        for pid in children(service)
+        if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
+
+
+def kill(pid: int) -> float:
+    """SIGKILL; when that was."""
+    os.kill(pid, signal.SIGKILL)
+    return time.monotonic()
+
+
+def all_gone(pids: set[int], since: float, within: float = DEAD) -> None:
+    """Wait until none of these runs; fails if that took longer."""
+    until(lambda: not any(map(alive, pids)), "processes are left")
+    took = time.monotonic() - since
+    assert took < within, f"gone only after {took:.2f} s"
