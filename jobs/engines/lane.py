@@ -280,16 +280,17 @@ class Lane:
 
     async def bury(self) -> None:
         """See to it that nothing is left of the process; then say what became of the job it ran."""
+        code = None
         try:
             code = await self._process.bury()
         finally:
             if self.gone is not None:
                 self.gone.set_result(None)
-        for serial, flight in self._flights.items():
-            self._flights.remove(serial)
-            self._report(
-                endings.died_with(
-                    flight, code, killed=self._process.killed, because=self._why_killed
+            for serial, flight in self._flights.items():
+                self._flights.remove(serial)
+                self._report(
+                    endings.died_with(
+                        flight, code, killed=self._process.killed, because=self._why_killed
+                    )
                 )
-            )
-        self._ring()
+            self._ring()

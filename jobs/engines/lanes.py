@@ -51,6 +51,7 @@ class LaneEngine:
         self._burials: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
         self._tick_due = 0.0
+        self._trouble: str | None = None
         self._closing = self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -96,6 +97,11 @@ class LaneEngine:
     def free(self) -> int:
         """How many more invocations it takes now."""
         return 0 if self._closing else sum(lane.room for lane in self._lanes)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it can run nothing now; None if it can, or will in a moment."""
+        return None if any(lane.ready for lane in self._lanes) else self._trouble
 
     def start(self, batch: Sequence[Invocation]) -> None:
         """Spread invocations evenly over the lanes, a batch for each; what they cannot take comes back."""
@@ -163,7 +169,7 @@ class LaneEngine:
 
     def _replace(self, lane: Lane) -> None:
         """A lane's process has died: another takes its place, while the dead one is buried."""
-        if processes.LINUX and not processes.runs(lane.guardian):
+        if processes.LINUX and processes.has_ended(lane.guardian):
             kin = [each for each in self._lanes if each.ready or each is lane]
             self._blame.judge(lane.guardian, kin)
         _keep(self._burials, lane.bury())
@@ -180,8 +186,10 @@ class LaneEngine:
             except Exception as error:  # noqa: BLE001 - the next try may go well, and nobody else makes it
                 pause = min(max(2 * pause, _RETRY_PAUSE), _RETRY_PAUSE_MOST)
                 log.error("a lane could not be replaced, trying again in %.1f s: %r", pause, error)
+                self._trouble = f"no child process can be started: {error!r}"
                 self._lanes[at] = self._new_lane()
             else:
+                self._trouble = None
                 self._bell.set()  # `free` has risen
                 return
 

@@ -139,9 +139,13 @@ class LaneProcess:
     async def _exit_code(self) -> int | None:
         # Only after the executor's own thread has read it from the forkserver's pipe: two readers would
         # each get half. A grandchild may hold that thread up until it is swept.
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(_BURIAL_SECONDS):
                 await asyncio.to_thread(self._executor.shutdown)
+        except TimeoutError:
+            pass
+        except (OSError, RuntimeError):  # the machine gives no thread, or no file
+            return None
         return self._process.exitcode if self._process is not None else None
 
     async def _sweep(self) -> None:
@@ -153,17 +157,20 @@ class LaneProcess:
         deadline = monotonic() + _BURIAL_SECONDS
         seen: set[int] = set()
         while self.guarded and monotonic() < deadline:
-            mine = {process.pid for process in multiprocessing.active_children()}
-            if processes.runs(self._guardian):
-                strays = set(processes.children(self._guardian)) - mine - {self.pid}
-            else:
-                strays = set(processes.marked(_mark()))
-            if not strays:
-                return
-            for pid in strays & seen:
-                processes.kill(pid)
-            seen = strays
+            with contextlib.suppress(OSError):  # out of descriptors: look again
+                strays = self._strays()
+                if not strays:
+                    return
+                for pid in strays & seen:
+                    processes.kill(pid)
+                seen = strays
             await asyncio.sleep(_SWEEP_PAUSE)
+
+    def _strays(self) -> set[int]:
+        mine = {process.pid for process in multiprocessing.active_children()}
+        if processes.has_ended(self._guardian):
+            return set(processes.marked(_mark()))
+        return set(processes.children(self._guardian)) - mine - {self.pid}
 
 
 def _mark() -> str:
