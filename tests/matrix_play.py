@@ -1,10 +1,12 @@
 """What the fault matrix shares: jobs over REST, what they noted, and the processes of a service."""
 
+import asyncio
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from jobs.processes import children
 from tests.engine_play import alive
@@ -13,6 +15,8 @@ from tests.running import ROOT, Answer, Running, until
 MODULE = "tests.apps.matrix_tasks"
 TASKS = ("--tasks", f"{MODULE},tests.tasks_for_engines")
 ENV = {"PYTHONPATH": str(ROOT)}  #: so that a service in another folder finds the tests' tasks
+
+T = TypeVar("T")
 
 REQUEUED = (
     2.0  #: seconds within which a lost attempt is back in the queue; its next run follows at once
@@ -84,6 +88,11 @@ def guardian(service: int) -> int:
         for pid in children(service)
         if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()
     )
+
+
+async def soon(wait: Callable[..., T], *arguments: Any) -> T:
+    """Wait as that function does, while this test's own event loop goes on."""
+    return await asyncio.to_thread(wait, *arguments)
 
 
 def kill(pid: int) -> float:

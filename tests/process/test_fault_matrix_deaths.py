@@ -28,6 +28,7 @@ from tests.matrix_play import (
     guardian,
     kill,
     look,
+    soon,
     submit,
 )
 from tests.running import Running, Starter, starter, until
@@ -46,11 +47,6 @@ def notes(tmp_path: Path) -> Notes:
 async def jobs(tmp_path: Path) -> AsyncIterator[Jobs]:
     async with Jobs(database=str(tmp_path / "jobs.db"), lanes=2, stop_grace=0.5, grace=2) as jobs:
         yield jobs
-
-
-async def soon(condition, *args):  # type: ignore[no-untyped-def]
-    """The same as calling it, while this test's own service goes on."""
-    return await asyncio.to_thread(condition, *args)
 
 
 # --- a child
