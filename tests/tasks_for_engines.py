@@ -122,6 +122,34 @@ def fails_unprintably() -> None:
     raise ValueError("a\x00b\ud800c")
 
 
+class Unpicklable(Exception):
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(f"{what}: {why}")  # pickled with one argument, made again with two
+        self.how = lambda: None  # and this is not pickled at all
+
+
+@task
+def fails_unpicklably() -> None:
+    raise Unpicklable("it", "so")
+
+
+class Twisted(Exception):
+    def __str__(self) -> str:
+        return str(self)
+
+    __repr__ = __str__
+
+
+@task
+def recurses(how: str) -> None:
+    def deeper() -> None:
+        deeper()
+
+    if how == "in its message":
+        raise Twisted
+    deeper()
+
+
 @task
 def returns_a_lambda() -> Any:
     return lambda: None
