@@ -117,11 +117,15 @@ def test_an_app_is_served_with_the_health_answers_it_lacks(start: Starter, app: 
     assert service.get("/jobs").status == 404
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_stops_within_the_grace_whatever_clients_do(start: Starter, number: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "workers"), [(signal.SIGTERM, "1"), (signal.SIGINT, "1"), (signal.SIGTERM, "2")]
+)
+def test_it_stops_within_the_grace_whatever_clients_do(
+    start: Starter, number: int, workers: str
+) -> None:
     """Fault row 10."""
     start.write("mine.py", APP)
-    service = start.serve("--app", "mine:app", "--grace", "3")
+    service = start.serve("--app", "mine:app", "--grace", "3", "--workers", workers)
     connections = {name: service.connect(sent) for name, sent in CLIENTS.items()}
     for name in ("idle", "event stream", "not reading", "websocket"):
         assert connections[name].recv(12) in (b"HTTP/1.1 200", b"HTTP/1.1 101")
