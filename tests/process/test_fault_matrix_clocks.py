@@ -108,7 +108,7 @@ class Clock:
         (folder / "clock_that_steps/sitecustomize.py").write_text(
             STEPPED.format(file=str(self._file))
         )
-        self.env = {"PYTHONPATH": f"{folder / 'clock_that_steps'}:{ENV['PYTHONPATH']}"}
+        self.env = ENV | {"PYTHONPATH": f"{folder / 'clock_that_steps'}:{ENV['PYTHONPATH']}"}
 
     def set(self, seconds: int) -> None:
         """Let it be so far ahead of the true time."""

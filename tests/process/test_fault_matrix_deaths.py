@@ -45,7 +45,8 @@ def notes(tmp_path: Path) -> Notes:
 
 @pytest.fixture
 async def jobs(tmp_path: Path) -> AsyncIterator[Jobs]:
-    async with Jobs(database=str(tmp_path / "jobs.db"), lanes=2, stop_grace=0.5, grace=2) as jobs:
+    options = {"lanes": 2, "nice": 0, "stop_grace": 0.5, "grace": 2}
+    async with Jobs(database=str(tmp_path / "jobs.db"), **options) as jobs:
         yield jobs
 
 

@@ -56,7 +56,7 @@ async def front(start: Starter) -> AsyncIterator[Jobs]:
 
 async def run_again(start: Starter, notes: Notes, number: int, times: int) -> None:
     """See that the job runs once more after a restart."""
-    async with Jobs(database=start.env["JOBS_DATABASE"], lanes=2, grace=0, stop_grace=0):
+    async with Jobs(database=start.env["JOBS_DATABASE"], lanes=2, nice=0, grace=0, stop_grace=0):
         await soon(until, lambda: len(notes.all("began", number)) == times)
 
 
