@@ -23,6 +23,7 @@ REQUEUED = (
     2.0  #: seconds within which a lost attempt is back in the queue; its next run follows at once
 )
 RESTARTED = 5.0  #: the same, after a restart of the service
+LENIENCE = 4  #: how much longer a busy machine may take
 DEAD = 2.0  #: seconds within which nothing of a killed service is left
 
 
@@ -102,8 +103,13 @@ def kill(pid: int) -> float:
     return time.monotonic()
 
 
-def all_gone(pids: set[int], since: float, within: float = DEAD) -> None:
-    """Wait until none of these runs; fails if that took longer."""
+def all_gone(pids: set[int], since: float) -> None:
+    """Wait until none of these runs; fails if that took longer than is promised."""
     until(lambda: not any(map(alive, pids)), "processes are left")
-    took = time.monotonic() - since
-    assert took < within, f"gone only after {took:.2f} s"
+    kept(time.monotonic() - since, DEAD)
+
+
+def kept(took: float, promised: float) -> None:
+    """A time that is promised, in seconds. The machine may be busy with other things than this test."""
+    print(f"took {took:.2f} s of {promised:g}")
+    assert took < LENIENCE * promised, f"took {took:.2f} s; {promised:g} s are promised"

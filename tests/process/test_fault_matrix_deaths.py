@@ -17,7 +17,6 @@ from tests import tasks_for_engines
 from tests.apps import matrix_tasks as tasks
 from tests.engine_play import Play, alive, playing
 from tests.matrix_play import (
-    DEAD,
     ENV,
     REQUEUED,
     RESTARTED,
@@ -26,6 +25,7 @@ from tests.matrix_play import (
     all_gone,
     ended,
     guardian,
+    kept,
     kill,
     look,
     soon,
@@ -79,7 +79,7 @@ async def test_a_job_whose_child_was_killed_runs_again_within_two_seconds(
     killed = kill(first.pid)
     assert await handle.result(timeout=20) == 1
     took = notes.last("began", 1, attempt=2).at - killed
-    assert took < REQUEUED, f"ran again only after {took:.2f} s"
+    kept(took, REQUEUED)
     job = (await handle.refresh()).job
     assert (job.state, job.attempt, job.max_attempts) == (JobState.SUCCESS, 2, 1)
 
@@ -96,7 +96,7 @@ async def test_a_job_with_a_program_runs_again_within_two_seconds_and_the_progra
     killed = kill(lane)
     second = await soon(until, lambda: file.exists() and file.read_text())
     took = time.monotonic() - killed
-    assert took < REQUEUED + 0.5, f"ran again only after {took:.2f} s"  # a program has to start
+    kept(took, REQUEUED)
     assert second != program
     assert not alive(int(program))
     await handle.cancel()
@@ -138,7 +138,7 @@ async def test_a_job_that_ends_its_process_runs_three_times_a_second_apart_and_f
     runs = [noted.at for noted in notes.all("began")]
     assert len(runs) == 3
     apart = [later - earlier for earlier, later in itertools.pairwise(runs)]
-    assert max(apart) < 1.0 + REQUEUED, apart  # a second, and what it takes to see a death
+    kept(max(apart), 1.0 + REQUEUED)  # a second, and what it takes to see a death
 
 
 # --- the forkserver
@@ -161,7 +161,7 @@ async def test_a_killed_forkserver_takes_all_with_it_and_its_jobs_run_again(
     await soon(all_gone, left, killed)
     await soon(until, lambda: all(file.exists() and file.read_text() for file in programs))
     took = time.monotonic() - killed
-    assert took < REQUEUED + 0.5, f"ran again only after {took:.2f} s"
+    kept(took, REQUEUED)
     assert all(map(alive, (int(file.read_text()) for file in programs)))
     for handle in handles:
         await handle.cancel()
@@ -197,7 +197,7 @@ async def test_a_job_that_ignores_every_signal_is_killed_when_its_time_is_over(
 # --- the service
 
 
-def pour(service: Running, notes: Notes, kept: dict[int, str], asked: list[int]) -> None:
+def pour(service: Running, notes: Notes, taken: dict[int, str], asked: list[int]) -> None:
     """Submit jobs, one after another, until the service is gone; not too many where lanes are slow."""
     for number in range(200):
         asked.append(number)
@@ -205,7 +205,7 @@ def pour(service: Running, notes: Notes, kept: dict[int, str], asked: list[int])
             answer = submit(service, "works", args=[notes.path, number])
         except OSError:
             return
-        kept[number] = answer.headers["Location"]
+        taken[number] = answer.headers["Location"]
 
 
 def test_what_a_killed_service_had_accepted_runs_and_what_it_had_not_answered_at_most_once(
@@ -213,19 +213,19 @@ def test_what_a_killed_service_had_accepted_runs_and_what_it_had_not_answered_at
 ) -> None:
     """Fault rows 5, 6 and 8: killed amid submissions, runs and outcomes."""
     service = start.serve(*TASKS, **ENV)
-    kept: dict[int, str] = {}
+    taken: dict[int, str] = {}
     asked: list[int] = []
-    pouring = threading.Thread(target=pour, args=(service, notes, kept, asked))
+    pouring = threading.Thread(target=pour, args=(service, notes, taken, asked))
     pouring.start()
     until(lambda: len(notes.all("ended")) > 70)
     kill(service.process.pid)
     pouring.join()
-    assert len(asked) - len(kept) <= 1  # under way
+    assert len(asked) - len(taken) <= 1  # under way
     again = start.serve(*TASKS, **ENV)
-    done = {number: until(lambda at=at: _success(again, at)) for number, at in kept.items()}
+    done = {number: until(lambda at=at: _success(again, at)) for number, at in taken.items()}
     assert {job["state"] for job in done.values()} == {"SUCCESS"}
     runs = [noted.number for noted in notes.all("began")]
-    assert kept.keys() <= set(runs) <= set(asked)
+    assert taken.keys() <= set(runs) <= set(asked)
     twice = [number for number in set(runs) if runs.count(number) > 1]
     for number in twice:  # only what ran, or was not recorded yet, when the service died
         assert runs.count(number) == 2
@@ -260,7 +260,7 @@ def test_after_a_killed_service_nothing_runs_on_and_its_jobs_run_again_soon_afte
     restarted = time.monotonic()
     again = start.serve(*TASKS, **ENV)
     took = notes.last("began", 1, attempt=2).at - restarted
-    assert took < RESTARTED, f"ran again {took:.2f} s after the restart"
+    kept(took, RESTARTED)
     assert ended(again, hanging)["state"] == "SUCCESS"
 
 
@@ -272,7 +272,7 @@ def test_a_service_beside_it_takes_over_what_a_killed_one_ran(start: Starter, no
     other = start.serve(*TASKS, **ENV)
     killed = kill(service.process.pid)
     took = notes.last("began", 1, attempt=2).at - killed
-    assert took < REQUEUED, f"ran again only after {took:.2f} s"
+    kept(took, REQUEUED)
     assert ended(other, hanging)["attempt"] == 2
 
 
@@ -292,9 +292,8 @@ def test_everything_killed_at_once_is_whole_again_after_a_restart(
     for accepted in (*hanging, waiting):
         assert ended(again, accepted)["state"] == "SUCCESS"
     took = max(notes.last("began", n, attempt=2).at for n in range(2)) - restarted
-    assert took < RESTARTED, f"ran again {took:.2f} s after the restart"
+    kept(took, RESTARTED)
     assert [look(again, accepted)["attempt"] for accepted in (*hanging, waiting)] == [2, 2, 1]
-    assert DEAD < RESTARTED
 
 
 def test_the_api_answers_while_jobs_crash_and_hang(start: Starter, notes: Notes) -> None:

@@ -17,7 +17,7 @@ import pytest
 from jobs import Jobs
 from jobs.model import JobQuery
 from tests.apps import matrix_tasks as tasks
-from tests.matrix_play import ENV, MODULE, REQUEUED, TASKS, Notes, kill, soon, submit
+from tests.matrix_play import ENV, MODULE, REQUEUED, TASKS, Notes, kept, kill, soon, submit
 from tests.running import Running, Starter, starter, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux gives these guarantees")
@@ -106,7 +106,7 @@ async def test_one_of_two_workers_is_killed_and_the_other_runs_its_job(
     killed = kill(victim.process.pid)
     assert await handle.result(timeout=20) == 1
     took = notes.last("began", 1, attempt=2).at - killed
-    assert took < REQUEUED, f"ran again only after {took:.2f} s"
+    kept(took, REQUEUED)
 
 
 # --- clients that go
@@ -133,10 +133,10 @@ async def test_a_client_that_goes_in_the_middle_of_a_submission_leaves_one_job_o
     async with Jobs(database=start.env["JOBS_DATABASE"], lanes=0) as jobs:
         found = (await jobs.store.find(JobQuery(limit=1000))).jobs
         whole = [await jobs.store.get(job.id) for job in found]
-        kept = Counter(json.loads(job.args)["number"] for job in whole)
-    assert max(kept.values()) == 1
-    assert kept[999] == 1
-    assert not kept.keys() & set(range(points - 1))  # what was not whole is nothing
+        stored = Counter(json.loads(job.args)["number"] for job in whole)
+    assert max(stored.values()) == 1
+    assert stored[999] == 1
+    assert not stored.keys() & set(range(points - 1))  # what was not whole is nothing
     with closing(sqlite3.connect(start.env["JOBS_DATABASE"], timeout=1)) as connection:
         connection.execute("BEGIN IMMEDIATE")  # no transaction is open
         connection.rollback()
