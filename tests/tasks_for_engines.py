@@ -529,6 +529,12 @@ def leaves_a_daemon(file: str) -> int:
 
 
 @task
+def forks_a_daemon_and_sleeps(file: str, then: str) -> None:
+    leaves_a_daemon.fn(file)
+    time.sleep(300)
+
+
+@task
 def leaves_a_program(file: str, then: str = "return") -> int:
     """A program that was started to stay, and perhaps the end of its starter."""
     code = f"import os, time; open({file!r}, 'w').write(str(os.getpid())); time.sleep(300)"

@@ -22,6 +22,7 @@ class Flight:
         "log",
         "pid",
         "reliefs",
+        "spared",
         "started_at",
         "why",
         "withdrawing",
@@ -38,6 +39,7 @@ class Flight:
         self.kill_at: float | None = None
         self.withdrawing = False
         self.reliefs = 0  #: how often it has been given memory beyond its cap
+        self.spared = False  #: not to be charged for the death of its child
 
 
 class Flights:

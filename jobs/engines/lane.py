@@ -102,6 +102,16 @@ class Lane:
         return self._process.guarded, self._process.note
 
     @property
+    def guardian(self) -> int:
+        """The process that its own was forked from."""
+        return self._process.guardian
+
+    @property
+    def running(self) -> Flight | None:
+        """What has begun and not ended."""
+        return self._current
+
+    @property
     def jobs(self) -> int:
         """How many invocations it has."""
         return len(self._flights)
@@ -318,25 +328,26 @@ class Lane:
 
     async def bury(self) -> None:
         """See to it that nothing is left of the process; then say what became of the job it ran."""
+        code = None
         try:
             code = await self._process.bury()
         finally:
             log = self._close_output()
             if self.gone is not None:
                 self.gone.set_result(None)
-        for serial, flight in self._flights.items():
-            self._flights.remove(serial)
-            flight.log = log
-            self._report(
-                endings.died_with(
-                    flight,
-                    code,
-                    killed=self._process.killed,
-                    because=self._why_killed,
-                    starved=self._oom.struck_since(flight.began),
+            for serial, flight in self._flights.items():
+                self._flights.remove(serial)
+                flight.log = log
+                self._report(
+                    endings.died_with(
+                        flight,
+                        code,
+                        killed=self._process.killed,
+                        because=self._why_killed,
+                        starved=self._oom.struck_since(flight.began),
+                    )
                 )
-            )
-        self._ring()
+            self._ring()
 
     def _close_output(self) -> str | None:
         """The rest of what the job wrote that ran last, if it has not ended."""
