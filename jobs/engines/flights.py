@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from jobs.model import Invocation, JobId
 from jobs.protocols import Interrupt
 
+from .caps import CapWatch
 from .pace import BUDGET, Pace
 
 MOST = 64  #: jobs at once in a lane
@@ -16,10 +17,10 @@ class Flight:
 
     __slots__ = (
         "began",
+        "cap",
         "cost",
         "invocation",
         "kill_at",
-        "reliefs",
         "started_at",
         "why",
         "withdrawing",
@@ -33,7 +34,7 @@ class Flight:
         self.why: Interrupt | None = None
         self.kill_at: float | None = None
         self.withdrawing = False
-        self.reliefs = 0  #: how often it has been given memory beyond its cap
+        self.cap = CapWatch() if invocation.max_memory_mb else None
 
 
 class Flights:
