@@ -148,6 +148,12 @@ async def test_clean_jobs_keep_their_process(play: Play) -> None:
     assert len(set(results(play))) == 1
 
 
+async def test_an_apps_context_leaves_nothing_behind() -> None:
+    async with one_lane(app="tests.apps.context_app:app") as play:
+        pids = {await result_of(play, name) for name in ("shared", "in_a_thread") * 10}
+        assert len(pids) == 1
+
+
 # --- recycling
 
 
