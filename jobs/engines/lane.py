@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from time import monotonic
 
-from jobs import memory, wire
+from jobs import wire
 from jobs.child import Boot
 from jobs.model import Invocation, JobId, Usage
 from jobs.protocols import Call, Event, Interrupt, Started, Withdrawn
@@ -24,7 +24,6 @@ from .retirements import Retirements
 _SLOW = 0.05  #: seconds; who waits behind a job that runs longer is taken elsewhere
 _UNRESPONSIVE = 10.0  #: seconds within which a child must begin a job that it has
 _MANY = 5  #: jobs in the lane; with fewer, each is heard of at once
-_RELIEFS = 8  #: times that a job at its memory cap is helped over an unwinding
 _DYING = 1.0  #: seconds between the end of a child's channel and its own
 
 
@@ -294,8 +293,9 @@ class Lane:
                 self.kill()
         elif limit is not None and now - flight.began >= limit:
             self.stop_current(Interrupt.TIMEOUT)
-        if flight.invocation.max_memory_mb and flight.reliefs < _RELIEFS:
-            flight.reliefs += memory.relieve(self._process.pid)
+        if flight.cap is not None and flight.cap.is_stuck(self._process.pid, now):
+            mb = flight.invocation.max_memory_mb
+            self.kill(f"was killed, stuck at its memory cap (max_memory_mb={mb}),")
         if now - flight.began > _SLOW:
             self._flights.is_slow(flight)
             self.withdraw()
