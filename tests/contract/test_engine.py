@@ -130,6 +130,7 @@ async def test_an_exception_without_a_message_to_print_is_a_failure(play: Play) 
         ("Fatal", "Fatal", "could not be written: SystemExit"),
         ("Bottomless", "Bottomless", "could not be written: RecursionError"),
         ("Demanding", "Demanding", "1 and 2"),
+        ("Unmade", "Unmade", ""),
         ("huge", "ValueError", "9990"),
         ("unpicklable", "ValueError", "<unlocked _thread.lock"),
         ("long name", "AAA", ""),
