@@ -409,6 +409,17 @@ async def test_closing_gives_back_what_runs_and_ends_the_events(kind: str, tmp_p
 
 
 @pytest.mark.parametrize("kind", KINDS)
+async def test_a_job_that_looks_up_stops_when_the_engine_closes(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    async with playing(kind) as play:
+        invocation = play.start("stops_when_asked", file=str(file))
+        await says(file, "began")
+    assert play.stopped == [invocation.job_id]
+    (outcome,) = (event for event in play.events if isinstance(event, Outcome))
+    assert outcome.started_at is not None  # it said so itself, and was not left behind
+
+
+@pytest.mark.parametrize("kind", KINDS)
 async def test_closing_lets_jobs_finish_within_the_grace(kind: str) -> None:
     async with playing(kind, grace=20) as play:
         invocations: list[Any] = [play.start("sleeps", seconds=0.3)]
