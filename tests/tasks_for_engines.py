@@ -181,7 +181,15 @@ class Demanding(Exception):
         super().__init__(f"{first} and {second}")
 
 
+class Unmade(Retry):
+    """Whose maker left its parts out."""
+
+    def __init__(self) -> None:
+        pass
+
+
 ODD = {
+    "Unmade": Unmade,
     "Fatal": Fatal,
     "Bottomless": Bottomless,
     "Demanding": lambda: Demanding(1, 2),

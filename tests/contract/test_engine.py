@@ -139,6 +139,7 @@ async def test_an_exception_without_a_message_to_print_is_a_failure(play: Play) 
         ("Fatal", "Fatal", "could not be written: SystemExit"),
         ("Bottomless", "Bottomless", "could not be written: RecursionError"),
         ("Demanding", "Demanding", "1 and 2"),
+        ("Unmade", "Unmade", ""),
         ("huge", "ValueError", "9990"),
         ("unpicklable", "ValueError", "<unlocked _thread.lock"),
         ("long name", "AAA", ""),
@@ -417,6 +418,17 @@ async def test_closing_gives_back_what_runs_and_ends_the_events(kind: str, tmp_p
     assert not play.given_back
     assert not play.outcomes
     assert file.read_text() == "cleaned up"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_job_that_looks_up_stops_when_the_engine_closes(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    async with playing(kind) as play:
+        invocation = play.start("stops_when_asked", file=str(file))
+        await says(file, "began")
+    assert play.stopped == [invocation.job_id]
+    (outcome,) = (event for event in play.events if isinstance(event, Outcome))
+    assert outcome.started_at is not None  # it said so itself, and was not left behind
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -337,17 +337,6 @@ async def test_a_sync_job_can_ask_whether_it_is_to_stop(
     assert (outcome.state, outcome.result) == (JobState.SUCCESS, '"False True [True]"')
 
 
-@pytest.mark.parametrize("kind", ["lanes", "inline"])
-async def test_a_job_that_looks_up_stops_at_a_shutdown_too(tmp_path: Path, kind: str) -> None:
-    file = tmp_path / "file"
-    async with playing(kind) as play:
-        invocation = play.start("stops_when_asked", file=str(file))
-        await says(file, "began")
-        began = time.monotonic()
-    assert time.monotonic() - began < 2
-    assert play.stopped == [invocation.job_id]
-
-
 async def test_a_service_that_stood_still_does_not_time_its_jobs_out(play: Play) -> None:
     """Fault row 13."""
     ended = play.start("sleeps", seconds=0.2, timeout=1)
