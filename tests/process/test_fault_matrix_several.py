@@ -61,7 +61,7 @@ async def test_each_of_many_jobs_runs_once_whichever_process_takes_it(
 ) -> None:
     """Fault row 14: more processes on the same file join in, and none runs what another runs."""
     running = await soon(way, start)
-    handles = [await tasks.works.delay(notes.path, number, 0.002) for number in range(300)]
+    handles = [await tasks.works.delay(notes.path, number, 0.01) for number in range(300)]
     for handle in handles:
         assert await handle.result(timeout=40) is not None
     runs = Counter(noted.number for noted in notes.all("began"))
