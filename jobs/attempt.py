@@ -77,11 +77,16 @@ class Attempt:
             self.error = interrupted(why, self.invocation, killed=False, trace=traceback(error))
         else:
             self.error = failure(error, self.kind)
+        with contextlib.suppress(Exception):  # classes are user code, even in this
+            self._judge(error, self.error.kind)
+
+    def _judge(self, error: BaseException, kind: ErrorKind) -> None:
+        """Whether it may be tried again: only here is the exception more than its name."""
         if isinstance(error, Retry):
             self.again_in = error.delay(self.policy.delay(self.invocation.attempt))
         elif isinstance(error, Reject):
             self.final = True
-        elif self.error.kind is ErrorKind.EXCEPTION:  # only here is it more than its name
+        elif kind is ErrorKind.EXCEPTION:
             self.final = not self.policy.covers(type(error))
 
     def succeeded(self, result: str) -> Outcome:

@@ -127,7 +127,7 @@ class Dispatcher:
     def _take_events(self) -> None:
         events, self._events = self._events, []
         for event in events:
-            if isinstance(event, Outcome) and event.state is JobState.PENDING:
+            if isinstance(event, Outcome) and event.state is JobState.PENDING and not event.error:
                 self._unreleased.append(event)
                 self._running.pop(event.job_id, None)
             elif isinstance(event, Outcome):

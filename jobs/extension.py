@@ -370,8 +370,8 @@ class Jobs:
         """Raise `NotRunning` or `StoreError` if a job could not be kept and run now (readiness)."""
         self._refuse_unless_open()
         await self.store.check()
-        if self._operation.stopped:
-            raise NotRunning("the dispatcher has stopped")
+        if (trouble := self._operation.trouble) is not None:
+            raise NotRunning(trouble)
 
     def _refuse_unless_open(self) -> None:
         if self._stack is None:

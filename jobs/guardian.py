@@ -11,14 +11,17 @@ file left open.
 
 import asyncio
 import contextlib
+import errno
 import gc
 import json
 import os
 import select
 import signal
+import socket
 import stat
 import sys
 import warnings
+from multiprocessing import reduction
 from types import FrameType
 
 from . import current, processes  # with it comes the whole package, and all that it imports
@@ -53,6 +56,30 @@ def _guard() -> None:
     processes.signal_at_parents_end(signal.SIGTERM)
     # The forkserver reaps the orphans it inherits, and would warn of each.
     warnings.filterwarnings("ignore", message="forkserver: waitpid returned unexpected pid")
+
+
+def _outlive_refused_forks() -> None:
+    """Python's forkserver ends when the machine refuses it one more process, and all lanes end with it. It
+    does pass over a connection that was aborted: let that refused start be one."""
+    fork, receive = os.fork, reduction.recvfds
+    received: list[int] = []
+
+    def recvfds(sock: socket.socket, size: int) -> list[int]:
+        received[:] = receive(sock, size)
+        return list(received)
+
+    def fork_unless_refused() -> int:
+        try:
+            return fork()
+        except OSError as refusal:
+            if os.getpid() != guarding:
+                raise
+            for descriptor in received:  # so that the service sees that nothing will come of it
+                os.close(descriptor)
+            raise ConnectionAbortedError(errno.ECONNABORTED, str(refusal)) from refusal
+
+    reduction.recvfds = recvfds
+    os.fork = fork_unless_refused
 
 
 def _preload(app: str | None, modules: list[str]) -> str | None:
@@ -114,6 +141,7 @@ if request := os.environ.pop(FORKSERVER_REQUEST, None):
     sys.path[:] = wanted["path"]
     if wanted["app"] or wanted["modules"]:
         left_to_children = _preload(wanted["app"], wanted["modules"])
+    _outlive_refused_forks()
     # What OpenSSL and asyncio set up at first use, they set up here once.
     Sealer(["-"]).seal("", b"")
     asyncio.new_event_loop().close()

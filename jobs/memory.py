@@ -73,18 +73,22 @@ class Cap:
 UNCAPPED = Cap(None)
 
 
-def relieve(pid: int) -> bool:
-    """Let another process that has reached its `Cap` have a little more; whether it had.
-
-    CPython up to 3.13 goes round for ever, with the GIL held, where it has not even the memory for the small
-    number that unwinding to an exception handler needs (`exception_unwind` in ceval.c)."""
+def used_at_cap(pid: int) -> int:
+    """Bytes that count against the cap of another process, if it has less than a MiB left; else 0."""
     with contextlib.suppress(OSError, ValueError):  # it has ended
+        limit, _ = resource.prlimit(pid, resource.RLIMIT_DATA)
+        used = _statm(pid, 5)
+        if limit != resource.RLIM_INFINITY and used > limit - MIB:
+            return used
+    return 0
+
+
+def relieve(pid: int) -> None:
+    """Let another process have a little more than its cap."""
+    with contextlib.suppress(OSError, ValueError):
         limit, hard = resource.prlimit(pid, resource.RLIMIT_DATA)
-        if limit != resource.RLIM_INFINITY and _statm(pid, 5) > limit - MIB:
-            more = limit + _RELIEF if hard == resource.RLIM_INFINITY else min(limit + _RELIEF, hard)
-            resource.prlimit(pid, resource.RLIMIT_DATA, (more, hard))
-            return True
-    return False
+        more = limit + _RELIEF if hard == resource.RLIM_INFINITY else min(limit + _RELIEF, hard)
+        resource.prlimit(pid, resource.RLIMIT_DATA, (more, hard))
 
 
 def _statm(pid: int | str, field: int) -> int:

@@ -56,9 +56,11 @@ class Operation:
         await self._stack.aclose()
 
     @property
-    def stopped(self) -> bool:
-        """Whether the dispatcher has ended before its time."""
-        return self._run is not None and self._run.done()
+    def trouble(self) -> str | None:
+        """Why no job can run here now, in words; None if jobs can, or are not to run here."""
+        if self._run is not None and self._run.done():
+            return "the dispatcher has stopped"
+        return self._engine.trouble if self._engine is not None else None
 
     @asynccontextmanager
     async def _dispatching(self, engine: Engine, dispatcher: Dispatcher) -> AsyncIterator[None]:

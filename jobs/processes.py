@@ -69,17 +69,45 @@ def _prctl(option: int, value: int) -> None:
 
 
 def children(pid: int) -> list[int]:
-    """The processes whose parent is `pid`, zombies included."""
+    """The processes whose parent is `pid`, zombies included. Raises `OSError` when they cannot be known."""
     found: list[int] = []
-    with contextlib.suppress(OSError):  # gone meanwhile
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # gone meanwhile
         for thread in Path(f"/proc/{pid}/task").iterdir():
             found += map(int, (thread / "children").read_text().split())
     return found
 
 
+def has_ended(child: int) -> bool:
+    """Whether this child of this process has ended; it is left for others to reap."""
+    try:
+        return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+
+
+def marked(mark: str) -> list[int]:
+    """The processes, of those not beneath this one, that have `mark` in the environment they began with.
+    Raises `OSError` when they cannot be known."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            if entry.name.isdecimal() and mark.encode() in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+    return [pid for pid in found if not _is_beneath(pid, os.getpid())]
+
+
+def _is_beneath(pid: int, ancestor: int) -> bool:
+    while pid > 1 and pid != ancestor:
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+    return pid == ancestor
+
+
 def kill(pid: int) -> None:
-    """SIGKILL, if it still lives."""
-    with contextlib.suppress(ProcessLookupError):
+    """SIGKILL, if it still lives and is not another user's."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signal.SIGKILL)
 
 
@@ -95,7 +123,9 @@ def kill_children() -> None:
             continue
         now = time.monotonic()
         deadline = deadline or now + _PATIENCE
-        left = children(os.getpid())
+        left: list[int] = []
+        with contextlib.suppress(OSError):  # a job has used up its descriptors
+            left = children(os.getpid())
         if not left or now > deadline:
             return
         for each in left:  # their own children become ours, and are met in the next round

@@ -179,6 +179,10 @@ class Engine(AbstractAsyncContextManager["Engine"], Protocol):
     def free(self) -> int:
         """How many more invocations it takes now."""
 
+    @property
+    def trouble(self) -> str | None:
+        """Why it can run nothing now, in words; None if it can, or will in a moment (readiness)."""
+
     def start(self, batch: Sequence[Invocation]) -> None:
         """Take invocations to run, at most `free` of them."""
 

@@ -182,7 +182,15 @@ class Demanding(Exception):
         super().__init__(f"{first} and {second}")
 
 
+class Unmade(Retry):
+    """Whose maker left its parts out."""
+
+    def __init__(self) -> None:
+        pass
+
+
 ODD = {
+    "Unmade": Unmade,
     "Fatal": Fatal,
     "Bottomless": Bottomless,
     "Demanding": lambda: Demanding(1, 2),
@@ -527,6 +535,12 @@ def leaves_a_daemon(file: str) -> int:
             _lingers(file)
         os._exit(0)
     return _await_pid(file)
+
+
+@task
+def forks_a_daemon_and_sleeps(file: str, then: str) -> None:
+    leaves_a_daemon.fn(file)
+    time.sleep(300)
 
 
 @task

@@ -35,6 +35,13 @@ def died_with(
         state = JobState.REVOKED if flight.why is Interrupt.CANCEL else JobState.FAILURE
         error = interrupted(flight.why, flight.invocation, killed=True)
         return _outcome(flight, state, now_ms(), error=error, signal=number)
+    if flight.spared:
+        message = (
+            "the process that all of the service's children come from was killed; it runs again"
+        )
+        error = JobError(ErrorKind.LOST, "Lost", message)
+        ended = _outcome(flight, JobState.FAILURE, now_ms(), error=error, signal=number)
+        return ended.again(now_ms())
     how = because or exit_in_words(code)
     if number == SIGKILL and not killed:
         how += " because memory ran out" if starved else " (by whom is not known)"

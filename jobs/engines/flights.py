@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from jobs.model import Invocation, JobId
 from jobs.protocols import Interrupt
 
+from .caps import CapWatch
 from .pace import BUDGET, Pace
 
 MOST = 64  #: jobs at once in a lane
@@ -16,12 +17,13 @@ class Flight:
 
     __slots__ = (
         "began",
+        "cap",
         "cost",
         "invocation",
         "kill_at",
         "log",
         "pid",
-        "reliefs",
+        "spared",
         "started_at",
         "why",
         "withdrawing",
@@ -37,7 +39,8 @@ class Flight:
         self.why: Interrupt | None = None
         self.kill_at: float | None = None
         self.withdrawing = False
-        self.reliefs = 0  #: how often it has been given memory beyond its cap
+        self.cap = CapWatch() if invocation.max_memory_mb else None
+        self.spared = False  #: not to be charged for the death of its child
 
 
 class Flights:

@@ -57,6 +57,11 @@ class InlineEngine:
             self._bell.set()
 
     @property
+    def trouble(self) -> str | None:
+        """Why it can run nothing now."""
+        return None
+
+    @property
     def free(self) -> int:
         """How many more invocations it takes now."""
         return 0 if self._closing else self._slots - len(self._running)

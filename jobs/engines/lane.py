@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from time import monotonic
 
-from jobs import memory, wire
+from jobs import wire
 from jobs.child import Boot
 from jobs.model import Invocation, JobId, Usage
 from jobs.protocols import Call, Event, Interrupt, Started, Withdrawn
@@ -24,7 +24,6 @@ from .retirements import Retirements
 _SLOW = 0.05  #: seconds; who waits behind a job that runs longer is taken elsewhere
 _UNRESPONSIVE = 10.0  #: seconds within which a child must begin a job that it has
 _MANY = 5  #: jobs in the lane; with fewer, each is heard of at once
-_RELIEFS = 8  #: times that a job at its memory cap is helped over an unwinding
 _DYING = 1.0  #: seconds between the end of a child's channel and its own
 
 
@@ -100,6 +99,16 @@ class Lane:
     def notes(self) -> tuple[bool, str | None]:
         """Whether a guardian watches over its process, and why it starts slower than it could."""
         return self._process.guarded, self._process.note
+
+    @property
+    def guardian(self) -> int:
+        """The process that its own was forked from."""
+        return self._process.guardian
+
+    @property
+    def running(self) -> Flight | None:
+        """What has begun and not ended."""
+        return self._current
 
     @property
     def jobs(self) -> int:
@@ -284,8 +293,9 @@ class Lane:
                 self.kill()
         elif limit is not None and now - flight.began >= limit:
             self.stop_current(Interrupt.TIMEOUT)
-        if flight.invocation.max_memory_mb and flight.reliefs < _RELIEFS:
-            flight.reliefs += memory.relieve(self._process.pid)
+        if flight.cap is not None and flight.cap.is_stuck(self._process.pid, now):
+            mb = flight.invocation.max_memory_mb
+            self.kill(f"was killed, stuck at its memory cap (max_memory_mb={mb}),")
         if now - flight.began > _SLOW:
             self._flights.is_slow(flight)
             self.withdraw()
@@ -318,25 +328,26 @@ class Lane:
 
     async def bury(self) -> None:
         """See to it that nothing is left of the process; then say what became of the job it ran."""
+        code = None
         try:
             code = await self._process.bury()
         finally:
             log = self._close_output()
             if self.gone is not None:
                 self.gone.set_result(None)
-        for serial, flight in self._flights.items():
-            self._flights.remove(serial)
-            flight.log = log
-            self._report(
-                endings.died_with(
-                    flight,
-                    code,
-                    killed=self._process.killed,
-                    because=self._why_killed,
-                    starved=self._oom.struck_since(flight.began),
+            for serial, flight in self._flights.items():
+                self._flights.remove(serial)
+                flight.log = log
+                self._report(
+                    endings.died_with(
+                        flight,
+                        code,
+                        killed=self._process.killed,
+                        because=self._why_killed,
+                        starved=self._oom.struck_since(flight.began),
+                    )
                 )
-            )
-        self._ring()
+            self._ring()
 
     def _close_output(self) -> str | None:
         """The rest of what the job wrote that ran last, if it has not ended."""

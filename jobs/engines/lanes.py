@@ -13,6 +13,7 @@ from jobs.child import Boot
 from jobs.model import Invocation, JobId, Outcome
 from jobs.protocols import Event, Interrupt, Withdrawn
 
+from .blame import Blame
 from .bookings import Bookings
 from .lane import Lane
 from .lanes_process import refuse_daemon
@@ -52,7 +53,7 @@ class LaneEngine:
         self._stop_grace, self._grace = stop_grace, grace
         self._max_log_bytes = max_log_bytes
         self._pace = Pace()
-        self._oom, self._retirements = OomWatch(), Retirements()
+        self._oom, self._retirements, self._blame = OomWatch(), Retirements(), Blame()
         self._lanes: list[Lane] = []
         self._bookings = Bookings()
         self._where: dict[JobId, Lane] = {}
@@ -63,6 +64,7 @@ class LaneEngine:
         self._burials: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
         self._tick_due = 0.0
+        self._trouble: str | None = None
         self._closing = self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -110,6 +112,11 @@ class LaneEngine:
         if self._closing:
             return 0
         return sum(lane.room for at, lane in enumerate(self._lanes) if at not in self._bookings)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it can run nothing now; None if it can, or will in a moment."""
+        return None if any(lane.ready for lane in self._lanes) else self._trouble
 
     def start(self, batch: Sequence[Invocation]) -> None:
         """Spread invocations evenly over the lanes, a batch for each; what they cannot take comes back. One
@@ -202,6 +209,9 @@ class LaneEngine:
 
     def _replace(self, lane: Lane) -> None:
         """A lane's process has died: another takes its place, while the dead one is buried."""
+        if processes.LINUX and processes.has_ended(lane.guardian):
+            kin = [each for each in self._lanes if each.ready or each is lane]
+            self._blame.judge(lane.guardian, kin)
         _keep(self._burials, lane.bury())
         if not self._closing:
             at = self._lanes.index(lane)
@@ -216,9 +226,11 @@ class LaneEngine:
             except Exception as error:  # noqa: BLE001 - the next try may go well, and nobody else makes it
                 pause = min(max(2 * pause, _RETRY_PAUSE), _RETRY_PAUSE_MOST)
                 log.error("a lane could not be replaced, trying again in %.1f s: %r", pause, error)
+                self._trouble = f"no child process can be started: {error!r}"
                 self._lanes[at] = self._new_lane()
                 self._unbook(self._bookings.take(at))
             else:
+                self._trouble = None
                 waiting = self._bookings.take(at)
                 if waiting is not None:
                     self._book(at, waiting)
@@ -260,6 +272,8 @@ class LaneEngine:
         self._events.append(event)
         if isinstance(event, Outcome):
             self._where.pop(event.job_id, None)
+            if event.state.ended:
+                self._blame.forget(event.job_id)
         elif isinstance(event, Withdrawn):
             for invocation in event.invocations:
                 self._where.pop(invocation.job_id, None)

@@ -6,6 +6,7 @@ import fcntl
 import json
 import multiprocessing
 import os
+import secrets
 import signal
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ _BURIAL_SECONDS = (
 _SWEEP_PAUSE = 0.03
 
 _METHOD = "forkserver" if processes.LINUX else "spawn"
+
+_SECRET = secrets.token_hex(8)
 
 
 def refuse_daemon() -> None:
@@ -91,6 +94,11 @@ class LaneProcess:
                 out[0].close()
             if held is not None:
                 held.close()
+
+    @property
+    def guardian(self) -> int:
+        """The process it was forked from, the forkserver; it does not outlive that one."""
+        return self._guardian
 
     @property
     def channel(self) -> int:
@@ -156,27 +164,43 @@ class LaneProcess:
     async def _exit_code(self) -> int | None:
         # Only after the executor's own thread has read it from the forkserver's pipe: two readers would
         # each get half. A grandchild may hold that thread up until it is swept.
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(_BURIAL_SECONDS):
                 await asyncio.to_thread(self._executor.shutdown)
+        except TimeoutError:
+            pass
+        except (OSError, RuntimeError):  # the machine gives no thread, or no file
+            return None
         return self._process.exitcode if self._process is not None else None
 
     async def _sweep(self) -> None:
-        """Kill what the dead child had started: it has become the forkserver's.
+        """Kill what the dead child had started: it has become the forkserver's; or, where that has died
+        too, nobody's, and only its environment tells.
 
         A process is killed when seen twice: one that is just being started by this program is in
         `active_children` by then."""
         deadline = monotonic() + _BURIAL_SECONDS
         seen: set[int] = set()
         while self.guarded and monotonic() < deadline:
-            mine = {process.pid for process in multiprocessing.active_children()}
-            strays = set(processes.children(self._guardian)) - mine - {self.pid}
-            if not strays:
-                return
-            for pid in strays & seen:
-                processes.kill(pid)
-            seen = strays
+            with contextlib.suppress(OSError):  # out of descriptors: look again
+                strays = self._strays()
+                if not strays:
+                    return
+                for pid in strays & seen:
+                    processes.kill(pid)
+                seen = strays
             await asyncio.sleep(_SWEEP_PAUSE)
+
+    def _strays(self) -> set[int]:
+        mine = {process.pid for process in multiprocessing.active_children()}
+        if processes.has_ended(self._guardian):
+            return set(processes.marked(_mark()))
+        return set(processes.children(self._guardian)) - mine - {self.pid}
+
+
+def _mark() -> str:
+    """In the environment of the forkserver and of all beneath it; no other service has the same."""
+    return f"{child.LANES_OF}={os.getpid()}-{_SECRET}"
 
 
 def _widen(pipe: int) -> None:
@@ -192,6 +216,8 @@ def _starting(boot: child.Boot) -> Iterator[None]:
     multiprocessing.set_forkserver_preload(["jobs.guardian"])
     wanted = {"path": sys.path, "app": boot.app, "modules": boot.modules}
     os.environ[child.FORKSERVER_REQUEST] = json.dumps(wanted)
+    outer = os.environ.get(child.LANES_OF)
+    os.environ[child.LANES_OF] = _mark().partition("=")[2]
     # multiprocessing would import the program's main module in the child: for nothing, as ours have names
     # of their own, and with a script that lacks the guard, again and again.
     main = sys.modules["__main__"]
@@ -200,4 +226,6 @@ def _starting(boot: child.Boot) -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
-        del os.environ[child.FORKSERVER_REQUEST]
+        del os.environ[child.FORKSERVER_REQUEST], os.environ[child.LANES_OF]
+        if outer is not None:  # a service that a job has started
+            os.environ[child.LANES_OF] = outer

@@ -26,7 +26,7 @@ log = logging.getLogger("jobs.store")
 
 _CHECKPOINT_BYTES = 4 << 20  #: of log, about; then it is copied into the database
 _COMMIT_BYTES = 20_000  #: of log that the smallest commit writes: a page of each index it touches
-_QUIET = 1.0  #: seconds without a write, after which the log is emptied
+_QUIET = 0.5  #: seconds without a write, after which the log is emptied; a dispatcher writes every second
 
 P = TypeVar("P")
 R = TypeVar("R")

@@ -89,13 +89,13 @@ def hangs_on(token: str) -> None:
 
 
 @task
-def forks(token: str) -> None:
+def forks(token: str, seconds: float) -> None:
     """Leaves a process behind."""
     with recorded():
         if os.fork() == 0:
             live(60)
             os._exit(0)
-        live(0.1)
+        live(seconds)
 
 
 @task

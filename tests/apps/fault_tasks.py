@@ -50,18 +50,17 @@ def is_refused(path: str, kind: str) -> None:
     raise {"OSError": OSError, "PermissionError": PermissionError, "ValueError": ValueError}[kind]
 
 
-@task(retry=RetryPolicy(2, base=0.01), timeout=0.2)
-def is_slow(path: str, stubborn: bool) -> None:
-    sleeps_on(path, stubborn)
+@task(retry=RetryPolicy(2, base=0.01), timeout=0.5)
+def is_slow(stubborn: bool) -> None:
+    sleeps_on(stubborn)
 
 
-@task(retry=RetryPolicy(2, never=TimeoutError, base=0.01), timeout=0.2)
-def is_slow_once(path: str, stubborn: bool) -> None:
-    sleeps_on(path, stubborn)
+@task(retry=RetryPolicy(2, never=TimeoutError, base=0.01), timeout=0.5)
+def is_slow_once(stubborn: bool) -> None:
+    sleeps_on(stubborn)
 
 
-def sleeps_on(path: str, stubborn: bool) -> None:
-    note(path, "began")
+def sleeps_on(stubborn: bool) -> None:
     while True:
         try:
             time.sleep(50)

@@ -69,8 +69,15 @@ class Case:
         row = self.row
         if not row.state.ended:
             yield Finding("lost", f"it is {row.state} and never reached its end")
-        elif row.state is JobState.FAILURE and not self.runs and not row.crashes + row.lost:
+        elif row.state is JobState.FAILURE and not self.runs and not self._excused:
             yield Finding("lost", "it failed without having run")
+
+    @property
+    def _excused(self) -> int:
+        """How many attempts may have ended before the job's own code began: a machine that is slow enough
+        reaches a timeout before the function."""
+        row = self.row
+        return row.crashes + row.lost + (row.kind == "timeout")
 
     # --- whether it ran once too often
 
@@ -161,7 +168,7 @@ class Case:
         if self.runs and max(begun) > row.attempt:
             yield Finding("impossible", f"attempt {max(begun)} ran, of {row.attempt}")
         never = set(range(1, row.attempt + 1)) - begun.keys()
-        if len(never) > row.crashes + row.lost and not self.cancelled:
+        if len(never) > self._excused and not self.cancelled:
             yield Finding("impossible", f"attempts {sorted(never)} are spent and never began")
 
     # --- whether it took no longer than it may

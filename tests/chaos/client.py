@@ -26,7 +26,7 @@ MIX: list[tuple[str, int, dict[str, list[Any]]]] = [
     ("dies", 5, {"how": ["kill", "exit", "segfault"], "times": [1, 1, 2, 9]}),
     ("hangs", 1, {}),
     ("hangs_on", 1, {}),
-    ("forks", 2, {}),
+    ("forks", 4, {"seconds": [0.05, 0.5]}),
     ("submits", 5, {}),
     ("prints", 2, {}),
 ]

@@ -111,6 +111,7 @@ async def test_an_exception_is_told_with_the_tasks_own_frames(play: Play, task: 
 async def test_what_is_no_exception_but_raised_fails_the_job_only(
     play: Play, task: str, kind: str
 ) -> None:
+    """Fault row 31."""
     outcome = await play.run(task, kind=kind)
     assert outcome.state is JobState.FAILURE
     assert outcome.error is not None
@@ -124,6 +125,7 @@ async def test_a_stop_iteration_is_a_failure(play: Play) -> None:
 
 
 async def test_an_exception_without_a_message_to_print_is_a_failure(play: Play) -> None:
+    """Fault row 36."""
     error = (await play.run("fails_unspeakably")).error
     assert error is not None
     assert error.type == "Unspeakable"
@@ -137,6 +139,7 @@ async def test_an_exception_without_a_message_to_print_is_a_failure(play: Play) 
         ("Fatal", "Fatal", "could not be written: SystemExit"),
         ("Bottomless", "Bottomless", "could not be written: RecursionError"),
         ("Demanding", "Demanding", "1 and 2"),
+        ("Unmade", "Unmade", ""),
         ("huge", "ValueError", "9990"),
         ("unpicklable", "ValueError", "<unlocked _thread.lock"),
         ("long name", "AAA", ""),
@@ -196,6 +199,7 @@ async def test_a_result_that_json_or_a_store_cannot_hold_is_a_bad_result(
 
 
 async def test_messages_are_made_fit_to_keep(play: Play) -> None:
+    """Fault row 36."""
     error = (await play.run("fails_unprintably")).error
     assert error is not None
     assert error.message == "a\ufffdb\ufffdc"
@@ -207,6 +211,7 @@ async def test_messages_are_made_fit_to_keep(play: Play) -> None:
 
 
 async def test_a_result_that_is_no_json_is_a_bad_result(play: Play) -> None:
+    """Fault row 33."""
     outcome = await play.run("returns_a_lambda")
     assert outcome.state is JobState.FAILURE
     assert outcome.error is not None
@@ -224,6 +229,7 @@ async def test_a_result_that_is_too_large_is_a_bad_result_with_the_sizes(play: P
 
 
 async def test_an_unknown_task_fails(play: Play) -> None:
+    """Fault row 38."""
     error = (await play.run("no_such_task")).error
     assert error is not None
     assert (error.kind, error.type) == (ErrorKind.EXCEPTION, "UnknownTask")
@@ -412,6 +418,17 @@ async def test_closing_gives_back_what_runs_and_ends_the_events(kind: str, tmp_p
     assert not play.given_back
     assert not play.outcomes
     assert file.read_text() == "cleaned up"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_job_that_looks_up_stops_when_the_engine_closes(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    async with playing(kind) as play:
+        invocation = play.start("stops_when_asked", file=str(file))
+        await says(file, "began")
+    assert play.stopped == [invocation.job_id]
+    (outcome,) = (event for event in play.events if isinstance(event, Outcome))
+    assert outcome.started_at is not None  # it said so itself, and was not left behind
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -155,6 +155,7 @@ async def test_a_cancel_is_not_forgotten_while_the_store_refuses(
 async def test_two_services_on_one_file_share_the_work_and_run_each_job_once(
     tmp_path: Path, notes: Path
 ) -> None:
+    """Fault row 14."""
     database = str(tmp_path / "jobs.db")
     async with Jobs(database=database, lanes=1) as first, Jobs(database=database, lanes=1):
         handles = [

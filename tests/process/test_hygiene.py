@@ -148,6 +148,12 @@ async def test_clean_jobs_keep_their_process(play: Play) -> None:
     assert len(set(results(play))) == 1
 
 
+async def test_an_apps_context_leaves_nothing_behind() -> None:
+    async with one_lane(app="tests.apps.context_app:app") as play:
+        pids = {await result_of(play, name) for name in ("shared", "in_a_thread") * 10}
+        assert len(pids) == 1
+
+
 # --- recycling
 
 
@@ -216,7 +222,7 @@ async def test_a_fresh_job_that_waits_can_be_interrupted_and_closing_gives_it_ba
 
 
 async def test_every_attempt_of_a_fresh_job_has_a_process_of_its_own(tmp_path: Path) -> None:
-    async with Jobs(database=str(tmp_path / "jobs.db"), lanes=1) as jobs:
+    async with Jobs(database=str(tmp_path / "jobs.db"), lanes=1, nice=0) as jobs:
         before = await (await tasks_for_hygiene.shared.delay()).result(timeout=30)
         handle = await tasks_for_hygiene.fresh_at_last.delay(str(tmp_path / "pids"))
         others = [await tasks_for_hygiene.shared.delay() for _ in range(5)]
@@ -232,7 +238,7 @@ async def test_every_attempt_of_a_fresh_job_has_a_process_of_its_own(tmp_path: P
 
 async def test_a_job_over_its_cap_is_a_failure_and_the_next_one_runs(tmp_path: Path) -> None:
     """Row 29, with store and dispatcher."""
-    async with Jobs(database=str(tmp_path / "jobs.db"), lanes=1):
+    async with Jobs(database=str(tmp_path / "jobs.db"), lanes=1, nice=0):
         handle = await tasks_for_hygiene.needs.delay(200, "with a late handler")
         with pytest.raises(JobFailed, match="max_memory_mb=64"):
             await handle.result(timeout=30)
@@ -251,6 +257,19 @@ async def test_a_job_over_its_memory_cap_fails_and_says_so(play: Play, how: str)
     assert "64 MiB" in outcome.error.message
     assert "max_memory_mb=64" in outcome.error.message
     assert await result_of(play, "shared") != before  # an allocation may have failed anywhere
+
+
+async def test_a_job_that_is_stuck_at_its_cap_is_killed(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 29, where CPython cannot even unwind: without help it would go round for ever."""
+    monkeypatch.setattr("jobs.engines.caps._RELIEFS", 0)
+    monkeypatch.setattr("jobs.engines.caps._STUCK", 1.0)
+    outcome = await outcome_of(play, "needs", mb=200, how="with a late handler")
+    assert outcome.error is not None
+    assert outcome.error.kind is ErrorKind.CRASH
+    assert "stuck at its memory cap (max_memory_mb=64)" in outcome.error.message
+    assert await result_of(play, "shared")
 
 
 async def test_an_async_job_over_its_memory_cap_fails(play: Play) -> None:
@@ -298,10 +317,12 @@ def small_cgroup() -> Any:
             if group.exists():
                 group.rmdir()
             continue
-        yield lambda pid, group=group: (group / "cgroup.procs").write_text(str(pid))
-        until(lambda group=group: removed(group))
-        return
-    pytest.skip("no memory cgroup can be made here (that needs root, and the memory controller)")
+        made = group
+        break
+    else:
+        pytest.skip("no memory cgroup can be made here: that needs root and the memory controller")
+    yield lambda pid: (made / "cgroup.procs").write_text(str(pid))
+    until(lambda: removed(made))
 
 
 async def test_a_child_killed_because_memory_ran_out_is_recognised(

@@ -64,8 +64,9 @@ def comes_by(cluster: Cluster, point: str) -> Member:
 def test_what_was_accepted_ends_once_whatever_is_killed_where(cluster: Cluster, point: str) -> None:
     with Observer(cluster.database, cluster.history):
         member = comes_by(cluster, point)
-        until(lambda: (cluster.folder / "killed").exists(), "nobody came by")
-        victim, at = (cluster.folder / "killed").read_text().split()
+        killed = cluster.folder / "killed"
+        said = until(lambda: killed.exists() and killed.read_text(), "nobody came by")
+        victim, at = said.split()
         if int(victim) == member.pid:
             member.running.process.wait(PATIENCE)
             cluster.died(member, "kill_member", float(at))

@@ -225,6 +225,7 @@ async def test_after_request_functions_run_when_the_task_asks(
 async def test_nothing_of_a_secret_header_is_left_after_the_job(
     running: quart.testing.TestApp, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: Any
 ) -> None:
+    """Fault row 44."""
     headers = {"Authorization": f"Bearer {CANARY}", "Cookie": f"token={CANARY}", f"X-{CANARY}": "1"}
     handle = await submitted(running, "says_canary", "!", headers=headers)
     assert await handle.result(timeout=20) == "Bea!"

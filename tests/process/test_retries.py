@@ -94,11 +94,11 @@ async def test_only_the_exceptions_of_the_policy_are_tried_again(
 @pytest.mark.parametrize("stubborn", [False, True])
 @pytest.mark.parametrize(("task", "attempts"), [(tasks.is_slow, 2), (tasks.is_slow_once, 1)])
 async def test_a_timeout_is_tried_again_unless_the_policy_excludes_it(
-    tmp_path: Path, notes: Path, task: object, attempts: int, stubborn: bool
+    tmp_path: Path, task: object, attempts: int, stubborn: bool
 ) -> None:
     stop_grace = 0.1 if stubborn else 20
-    async with Jobs(database=str(tmp_path / "jobs.db"), lanes=1, stop_grace=stop_grace):
-        handle = await task.delay(str(notes), stubborn)  # type: ignore[attr-defined]
+    async with Jobs(database=str(tmp_path / "jobs.db"), lanes=1, stop_grace=stop_grace, nice=0):
+        handle = await task.delay(stubborn)  # type: ignore[attr-defined]
         with pytest.raises(JobFailed):
             await handle.result(timeout=30)
         records = await handle.attempts()

@@ -96,6 +96,7 @@ def test_four_processes_that_start_together_migrate_once(
 def test_every_job_runs_once_whichever_process_takes_it(
     path: Path, processes: list[Process]
 ) -> None:
+    """Fault row 14."""
     processes += [Process("work", path) for _ in range(3)]
     ends = [process.ends() for process in processes]
     assert [status for status, _, _ in ends] == [0] * 3, ends
@@ -125,6 +126,7 @@ async def test_the_doorbell_rings_within_50_ms(
 async def test_the_jobs_of_a_killed_process_are_put_back_at_once(
     store: SQLiteStore, path: Path, processes: list[Process]
 ) -> None:
+    """Fault row 7."""
     processes.append(other := Process("hold", path))
     job_id = JobId(other.says("holds"))
     assert await store.reap() == set()
@@ -143,6 +145,7 @@ async def test_the_jobs_of_a_killed_process_are_put_back_at_once(
 async def test_a_process_that_stands_still_keeps_its_jobs(
     store: SQLiteStore, path: Path, processes: list[Process]
 ) -> None:
+    """Fault row 13."""
     processes.append(other := Process("hold", path))
     job_id = JobId(other.says("holds"))
     other.run.send_signal(signal.SIGSTOP)
@@ -172,6 +175,7 @@ async def test_jobs_are_not_put_back_while_a_child_of_their_process_lives(
 
 
 def test_what_was_acknowledged_is_there_after_a_kill(path: Path, processes: list[Process]) -> None:
+    """Fault rows 5 and 6."""
     kept: set[str] = set()
     for _ in range(3):
         processes.append(one := Process("pour", path))

@@ -84,7 +84,8 @@ def test_a_job_that_never_reaches_its_end_is_lost(state: JobState) -> None:
 
 
 def test_a_job_that_failed_without_having_run_is_lost() -> None:
-    assert "lost" in found(asked(), rows=[row(FAILURE, kind="timeout")])
+    assert "lost" in found(asked(), rows=[row(FAILURE, kind="bad_context")])
+    assert found(asked(), rows=[row(FAILURE, kind="timeout", timeout=0.1)]) == set()
 
 
 def test_a_job_that_was_seen_and_then_is_no_more_is_lost() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from jobs import dispatcher
 from jobs.errors import ConfigurationError, DatabaseUnusable, StoreBusy, StoreError, StoreFull
 from jobs.model import JobQuery, JobState, now_ms
 from jobs.protocols import Wake
@@ -286,6 +287,18 @@ async def test_the_log_is_emptied_when_all_is_quiet(
     await eventually(lambda: not log_size(path))
     await store.add([new_job()])
     assert log_size(path)
+
+
+async def test_the_log_is_emptied_although_a_dispatcher_keeps_house(
+    path: Path, store: SQLiteStore
+) -> None:
+    await store.add(new_jobs(100))
+    for _ in range(3):
+        await asyncio.sleep(0.9 * dispatcher.REAP_EVERY)
+        if not log_size(path):
+            break
+        await store.reap()
+    assert not log_size(path)
 
 
 async def test_who_leaves_first_leaves_no_log_behind(path: Path, store: SQLiteStore) -> None:
