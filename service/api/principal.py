@@ -120,10 +120,13 @@ async def _asker(hook: Hook | None) -> Principal:
     if hook is not None:
         said = hook(current_request())
         found = await said if inspect.isawaitable(said) else said
-    elif not await keys_are_wanted():
+    elif running().settings.auth == "off":
         return ANYONE
     else:
+        # The key first: it may be the news that keys are wanted from now on.
         found = await key_principal(current_request())
+        if found is None and not await keys_are_wanted():
+            return ANYONE
     if found is None:
         # One wording for all: which part of a key was wrong is nobody's business.
         raise Refusal(

@@ -202,6 +202,19 @@ async def test_anyone_may_ask_until_there_is_a_key_even_if_that_is_revoked(
     assert (await api.client.get("/jobs")).status_code == 401
 
 
+async def test_the_first_key_counts_from_the_request_that_brings_it(
+    app: Quart, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [key_ring.monotonic()]
+    monkeypatch.setattr(key_ring, "monotonic", lambda: clock[0])
+    assert (await _submitted(api, {}))["owner"] is None
+    key, text = new_key("ann")
+    await app.extensions["jobs"].store.add_key(key)  # as another process does
+    clock[0] += key_ring.NEWS_AGE + 0.01
+    assert (await _submitted(api, {"Authorization": f"Bearer {text}"}))["owner"] == "ann"
+    assert (await api.client.get("/jobs")).status_code == 401
+
+
 async def _embedded(folder: Path, **facts: Any) -> Quart:
     app = Quart("host")
     settings = {key: facts.pop(key) for key in ("auth",) if key in facts}
