@@ -32,7 +32,7 @@ run: $(VENV)/.service
 	@exec $(BIN)/quart-jobs serve --tasks examples.tasks --bind $(BIND) --database var/jobs.db
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/python -m ruff check .

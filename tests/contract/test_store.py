@@ -698,7 +698,7 @@ async def test_only_what_is_claimed_here_and_now_is_released(
 # cancel
 
 
-@pytest.mark.parametrize("run_at", [None, now_ms() + HOUR])
+@pytest.mark.parametrize("run_at", [None, now_ms() + HOUR], ids=["due", "later"])
 async def test_a_pending_job_is_revoked_at_once(
     backend: Backend, store: Store, run_at: int | None
 ) -> None:
