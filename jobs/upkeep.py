@@ -8,8 +8,8 @@ from .hygiene import Habitat
 from .model import Invocation, Outcome
 
 THOROUGH_AFTER = 0.005  #: seconds; a job that ran longer is worth a close look
-THOROUGH_EVERY = 64  #: jobs
-MEMORY_EVERY = 16  #: jobs
+THOROUGH_EVERY = 256  #: jobs
+MEMORY_EVERY = 64  #: jobs
 
 
 @dataclass(frozen=True, slots=True)

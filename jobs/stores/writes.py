@@ -47,7 +47,7 @@ def _record(transaction: Transaction, left: Sequence[_Left]) -> None:
         transaction.connection.executemany(SQL["record"], left)
 
 
-def _add(transaction: Transaction, requests: Sequence[Sequence[Job]]) -> list[list[JobId]]:
+def _add(transaction: Transaction, requests: Sequence[Sequence[Job]]) -> list[tuple[JobId, ...]]:
     connection, now = transaction.connection, transaction.now
     (last,) = connection.execute(SQL["last_seq"]).fetchone() or (0,)
     hot: list[tuple[Any, ...]] = []
@@ -75,13 +75,13 @@ def _add(transaction: Transaction, requests: Sequence[Sequence[Job]]) -> list[li
             )
             payloads.append((seq, args, context, job.origin, job.idempotency_key, job.fingerprint))
             size += len(args) + len(context or b"")
-    kept: list[list[JobId]] = [[] for _ in requests]
+    kept: list[tuple[JobId, ...]] = [()] * len(requests)
     # Rows, not json_each: as fast, and a sealed context is bytes.
     if connection.executemany(SQL["add_job"], hot).rowcount < len(hot):
         new = {seq for (seq,) in connection.execute(SQL["added"], {"last": last})}
         payloads = [payload for payload in payloads if payload[0] in new]
         seqs = iter(range(last + 1, seq + 1))
-        kept = [[job.id for job in jobs if next(seqs) not in new] for jobs in requests]
+        kept = [tuple(job.id for job in jobs if next(seqs) not in new) for jobs in requests]
     connection.executemany(SQL["add_payload"], payloads)
     transaction.wake |= Wake.WORK
     transaction.size += size + len(hot) * _JOB_BYTES

@@ -5,7 +5,7 @@ import re
 from jobs.idempotency import IdempotencyKey, fingerprint
 
 from .problems import BAD_KEY, Refusal
-from .routes import Parameter, current_request
+from .routes import Parameter, current_request, field
 
 MAX_LENGTH = 255
 
@@ -23,7 +23,7 @@ _KEY = re.compile(rf"[!-~]{{1,{MAX_LENGTH}}}")
 def key_of_request(owner: str | None, *request: bytes) -> IdempotencyKey | None:
     """The key that came with the request at hand, which these parts tell from others; None without one.
     Raises `Refusal`."""
-    given = current_request().headers.getlist("Idempotency-Key")
+    given = field(current_request(), "Idempotency-Key")
     if not given:
         return None
     text = given[0].strip()

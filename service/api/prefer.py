@@ -11,7 +11,7 @@ from jobs.errors import ResultTimeout
 from jobs.extension import Jobs
 from jobs.model import Job
 
-from .routes import Parameter, current_request
+from .routes import Parameter, current_request, field
 
 MAX_WAIT = 60  #: seconds; who wants to wait longer asks again
 
@@ -44,8 +44,8 @@ class Preferences:
     @classmethod
     def of_request(cls) -> "Preferences":
         """Those of the request at hand."""
-        headers = current_request().headers
-        return cls.read(",".join(headers.getlist("Prefer"))) if "Prefer" in headers else NONE
+        given = field(current_request(), "Prefer")
+        return cls.read(",".join(given)) if given else NONE
 
     @classmethod
     def read(cls, text: str) -> "Preferences":

@@ -15,7 +15,7 @@ from jobs.model import Job, JobId, JobQuery
 
 from .extension import running
 from .problems import MISSING_SCOPE, UNAUTHENTICATED, Refusal
-from .routes import Route, View, current_request
+from .routes import Route, View, current_request, field
 
 CHALLENGE = 'Bearer realm="quart-jobs"'
 
@@ -106,7 +106,7 @@ def for_callers(route: Route, hook: Hook | None) -> View:
 async def key_principal(request: Request) -> Principal | None:
     """Who sent a request, by the API key in its `Authorization: Bearer …`; for a hook that knows other
     callers too. Raises `NotRunning`, `StoreError`."""
-    given = request.headers.getlist("Authorization")
+    given = field(request, "Authorization")
     if len(given) != 1:
         return None
     scheme, _, text = given[0].partition(" ")

@@ -24,6 +24,13 @@ def current_request() -> Request:
     return here
 
 
+def field(request: Request, name: str) -> list[str]:
+    """What the request's header fields of this name say, one each. Looked up in what ASGI has, where names are in
+    lower case: to Werkzeug's headers, a field that is not there costs an exception."""
+    wanted = name.lower().encode()
+    return [value.decode("latin-1") for each, value in request.scope["headers"] if each == wanted]
+
+
 def root() -> str:
     """Where the API is mounted, as the client sees it: the proxy's prefix, then the blueprint's."""
     here = current_request()

@@ -141,7 +141,7 @@ async def test_an_add_that_fails_keeps_none_of_its_jobs_and_all_of_its_neighbour
         return_exceptions=True,
     )
     assert isinstance(results[3], StoreError)
-    assert [result for result in results if result != []] == [results[3]]
+    assert [result for result in results if result != ()] == [results[3]]
     assert set(await store.states([*ids(good), bad.id, *ids(neighbours)])) == set(ids(neighbours))
 
 
