@@ -10,6 +10,7 @@ from werkzeug.exceptions import PreconditionFailed
 from jobs import strict_json
 from jobs.errors import InvalidArguments, InvalidJson, Problem
 from jobs.extension import Jobs
+from jobs.idempotency import IdempotencyKey, fingerprint
 from jobs.keys import Scope
 from jobs.model import Job, JobState
 from jobs.registry import Task
@@ -74,6 +75,18 @@ SUBMITTED = (
     ),
 )
 
+REFUSED = (
+    MALFORMED,
+    BAD_KEY,
+    UNKNOWN_TASK,
+    TOO_LARGE,
+    MEDIA_TYPE,
+    INVALID,
+    KEY_REUSED,
+    *SUBMITTING,
+)
+"""What may be wrong with a submission."""
+
 _request = TypeAdapter(JobRequest)
 _members = tuple(JobRequest.__annotations__)
 
@@ -86,16 +99,7 @@ _members = tuple(JobRequest.__annotations__)
     body=JobRequest,
     parameters=(PREFER, IDEMPOTENCY_KEY),
     answers=SUBMITTED,
-    problems=(
-        MALFORMED,
-        BAD_KEY,
-        UNKNOWN_TASK,
-        TOO_LARGE,
-        MEDIA_TYPE,
-        INVALID,
-        KEY_REUSED,
-        *SUBMITTING,
-    ),
+    problems=REFUSED,
 )
 async def submit_job() -> Response:
     jobs = running()
@@ -121,7 +125,7 @@ async def submit_job() -> Response:
             raise _refused(InvalidJson(problems), raw) from None
         raise InvalidArguments(problems) from None
     options = Options(**members) if members else NO_OPTIONS
-    return await _submitted(jobs, task, args, options, to_json(members))
+    return await _submitted(jobs, task, args, options, members)
 
 
 @routes.add(
@@ -131,16 +135,7 @@ async def submit_job() -> Response:
     scope=Scope.SUBMIT,
     parameters=(PREFER, IDEMPOTENCY_KEY),
     answers=SUBMITTED,
-    problems=(
-        MALFORMED,
-        BAD_KEY,
-        UNKNOWN_TASK,
-        TOO_LARGE,
-        MEDIA_TYPE,
-        INVALID,
-        KEY_REUSED,
-        *SUBMITTING,
-    ),
+    problems=REFUSED,
     each_task=True,
 )
 async def submit_task(name: str) -> Response:
@@ -153,7 +148,7 @@ async def submit_task(name: str) -> Response:
         args = task.accept(raw, max_bytes=limit)
     except InvalidJson as error:
         raise _refused(error, raw) from None
-    return await _submitted(jobs, task, args, NO_OPTIONS, b"{}")
+    return await _submitted(jobs, task, args, NO_OPTIONS, {})
 
 
 @routes.add(
@@ -258,7 +253,7 @@ async def cancel_job(job_id: str) -> Response:
 
 
 async def _submitted(
-    jobs: Jobs, task: Task[..., Any], args: str, options: Options, wishes: bytes
+    jobs: Jobs, task: Task[..., Any], args: str, options: Options, wishes: dict[str, Any]
 ) -> Response:
     limit = jobs.settings.max_args_bytes
     if (size := size_of(args)) > limit:
@@ -267,12 +262,14 @@ async def _submitted(
         )
         raise Refusal(TOO_LARGE, detail)
     owner = principal().owner
-    key = key_of_request(owner, task.name.encode(), args.encode(), wishes)
+    key = key_of_request()
     job: Job
     if key is None:
         job = (await jobs.submit(task, args, options, owner=owner)).job
     else:
-        job = await jobs.submit_once(task, args, options, key)
+        asked = fingerprint(task.name.encode(), args.encode(), to_json(wishes))
+        once = IdempotencyKey(key, owner, asked)
+        job = await jobs.submit_once(task, args, options, once)
     base = root()
     location = f"{base}/jobs/{job.id}"
     preferences = Preferences.of_request()
