@@ -31,9 +31,6 @@ from .usage import Meter
 FORKSERVER_REQUEST = "JOBS_FORKSERVER"
 """Environment of the forkserver: JSON of `path` (sys.path), `app` and `modules`, for `jobs.guardian`."""
 
-LANES_OF = "JOBS_LANES_OF"
-"""Environment of the forkserver and of what descends from it: a mark of the service."""
-
 LOST = 79
 """Exit code of a child that cannot say any more what becomes of its jobs."""
 

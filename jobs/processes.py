@@ -7,6 +7,7 @@ was ever started beneath it, forked or detached, gets away (prctl(2), PR_SET_CHI
 import contextlib
 import ctypes
 import os
+import secrets
 import signal
 import sys
 import threading
@@ -20,6 +21,16 @@ _PATIENCE = (
 )
 
 LINUX = sys.platform == "linux"
+
+LANES_OF = "JOBS_LANES_OF"
+"""Environment of the forkserver and of what descends from it: the `tree` of the service."""
+
+_SECRET = secrets.token_hex(8)
+
+
+def tree() -> str:
+    """A name for this process and all that its lanes start; no other process has or had it."""
+    return f"{os.getpid()}-{_SECRET}"
 
 
 def become_subreaper() -> None:
@@ -85,15 +96,25 @@ def has_ended(child: int) -> bool:
         return True
 
 
-def marked(mark: str) -> list[int]:
-    """The processes, of those not beneath this one, that have `mark` in the environment they began with.
+def strays(tree: str) -> set[int]:
+    """The processes of that tree that are no longer beneath the one it is named after.
     Raises `OSError` when they cannot be known."""
-    found = []
+    mark, root, found = f"{LANES_OF}={tree}".encode(), int(tree.partition("-")[0]), set()
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-            if entry.name.isdecimal() and mark.encode() in (entry / "environ").read_bytes():
-                found.append(int(entry.name))
-    return [pid for pid in found if not _is_beneath(pid, os.getpid())]
+            if entry.name.isdecimal() and mark in (entry / "environ").read_bytes():
+                found.add(int(entry.name))
+    return {pid for pid in found if not _is_beneath(pid, root)}
+
+
+def kill_strays(tree: str) -> None:
+    """Kill what a service has left running that died, and whose forkserver died before it could."""
+    deadline = time.monotonic() + _PATIENCE
+    with contextlib.suppress(OSError):  # they cannot be known
+        while LINUX and (left := strays(tree)) and time.monotonic() < deadline:
+            for pid in left:
+                kill(pid)
+            time.sleep(0.001)
 
 
 def _is_beneath(pid: int, ancestor: int) -> bool:

@@ -6,7 +6,6 @@ import fcntl
 import json
 import multiprocessing
 import os
-import secrets
 import signal
 import sys
 from collections.abc import Iterator
@@ -30,8 +29,6 @@ _BURIAL_SECONDS = (
 _SWEEP_PAUSE = 0.03
 
 _METHOD = "forkserver" if processes.LINUX else "spawn"
-
-_SECRET = secrets.token_hex(8)
 
 
 def refuse_daemon() -> None:
@@ -194,13 +191,8 @@ class LaneProcess:
     def _strays(self) -> set[int]:
         mine = {process.pid for process in multiprocessing.active_children()}
         if processes.has_ended(self._guardian):
-            return set(processes.marked(_mark()))
+            return processes.strays(processes.tree())
         return set(processes.children(self._guardian)) - mine - {self.pid}
-
-
-def _mark() -> str:
-    """In the environment of the forkserver and of all beneath it; no other service has the same."""
-    return f"{child.LANES_OF}={os.getpid()}-{_SECRET}"
 
 
 def _widen(pipe: int) -> None:
@@ -216,8 +208,8 @@ def _starting(boot: child.Boot) -> Iterator[None]:
     multiprocessing.set_forkserver_preload(["jobs.guardian"])
     wanted = {"path": sys.path, "app": boot.app, "modules": boot.modules}
     os.environ[child.FORKSERVER_REQUEST] = json.dumps(wanted)
-    outer = os.environ.get(child.LANES_OF)
-    os.environ[child.LANES_OF] = _mark().partition("=")[2]
+    outer = os.environ.get(processes.LANES_OF)
+    os.environ[processes.LANES_OF] = processes.tree()
     # multiprocessing would import the program's main module in the child: for nothing, as ours have names
     # of their own, and with a script that lacks the guard, again and again.
     main = sys.modules["__main__"]
@@ -226,6 +218,6 @@ def _starting(boot: child.Boot) -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
-        del os.environ[child.FORKSERVER_REQUEST], os.environ[child.LANES_OF]
+        del os.environ[child.FORKSERVER_REQUEST], os.environ[processes.LANES_OF]
         if outer is not None:  # a service that a job has started
-            os.environ[child.LANES_OF] = outer
+            os.environ[processes.LANES_OF] = outer

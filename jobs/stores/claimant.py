@@ -2,7 +2,8 @@
 
 A pid says nothing across containers and is used again; a lock ends with its holder, whatever ends
 that. Child processes that are handed the file keep their service alive in the others' eyes, so that
-its jobs are not run twice at the same time.
+its jobs are not run twice at the same time. The programs that jobs start are not: those that outlive
+all else are killed by whoever finds the service dead.
 """
 
 import fcntl
@@ -10,6 +11,8 @@ import os
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
+
+from jobs import processes
 
 
 class Claimant:
@@ -40,13 +43,21 @@ class Claimant:
 
 def new_name() -> str:
     """A name for a claimant; no other has or had it."""
-    return f"{os.getpid()}-{secrets.token_hex(8)}"
+    return f"{processes.tree()}.{secrets.token_hex(4)}"
 
 
 def dead(folder: Path, names: Iterable[str], *, me: str) -> set[str]:
     """Those of `names`, and of the files in the folder, that no living process holds."""
     known = {*names, *os.listdir(folder)} - {me}
     return {name for name in known if not _alive(folder / name)}
+
+
+def kill_what_is_left(dead: Iterable[str]) -> None:
+    """Kill the processes that the dead have left on this machine."""
+    for name in dead:
+        tree, dot, _ = name.partition(".")
+        if dot:  # else it is of a version that had no such names
+            processes.kill_strays(tree)
 
 
 def living(folder: Path) -> set[str]:

@@ -211,6 +211,7 @@ def _reap(transaction: Transaction, folders: Sequence[Path]) -> list[Reaped]:
     holders = [name for (name,) in connection.execute(SQL["claimants"])]
     # Under the gate, as the making of a claimant is: none can be half made now.
     dead = claimant.dead(folders[0], holders, me=transaction.claimant)
+    claimant.kill_what_is_left(dead)  # before their jobs run again
     theirs = {"dead": json.dumps(sorted(dead)), "now": now}
     connection.execute(SQL["lose"], {"error": _GONE, **theirs})
     lost = connection.execute(SQL["reap"], {"max_lost": MAX_LOST, **theirs}).fetchall()

@@ -276,6 +276,32 @@ def test_a_service_beside_it_takes_over_what_a_killed_one_ran(start: Starter, no
     assert ended(other, hanging)["attempt"] == 2
 
 
+def test_what_a_service_and_its_forkserver_left_is_gone_before_their_jobs_run_again(
+    start: Starter, tmp_path: Path
+) -> None:
+    """Fault rows 7 and 9 at once: nobody of that family is left to end what the job had started."""
+    service = start.serve(*TASKS, **ENV)
+    program = tmp_path / "pid"
+    body = {
+        "task": "tests.tasks_for_engines.leaves_a_program",
+        "args": [str(program), "sleep"],
+    }
+    accepted = service.post("/jobs", body)
+    until(lambda: program.exists() and program.read_text())
+    left = int(program.read_text())
+    os.kill(service.process.pid, signal.SIGSTOP)
+    kill(guardian(service.process.pid))
+    until(lambda: not any("forkserver" in line for line in service.family().values()))
+    kill(service.process.pid)
+    assert alive(left)
+    program.unlink()
+    again = start.serve(*TASKS, **ENV)
+    until(lambda: program.exists() and program.read_text())
+    assert not alive(left)
+    assert look(again, accepted)["attempt"] == 2
+    assert alive(int(program.read_text()))
+
+
 def test_everything_killed_at_once_is_whole_again_after_a_restart(
     start: Starter, notes: Notes
 ) -> None:
