@@ -24,23 +24,24 @@ class Attempt:
     being stopped.
     """
 
+    task: Task[..., Any]
+    policy = ONCE
+    opened: bytes | None = None
+    snapshot: RequestSnapshot | None = None
+    kind = ErrorKind.EXCEPTION
+    error: JobError | None = None
+    why: Interrupt | None = None
+    delivered = False
+    noticed = False
+    final = False
+    again_in: float | None = None
+    in_sync_code = False
+    loop_task: asyncio.Task[Outcome] | None = None
+    cancellable = False
+
     def __init__(self, invocation: Invocation) -> None:
         self.invocation = invocation
         self.started_at = now_ms()
-        self.task: Task[..., Any]
-        self.policy = ONCE
-        self.opened: bytes | None = None
-        self.snapshot: RequestSnapshot | None = None
-        self.kind = ErrorKind.EXCEPTION
-        self.error: JobError | None = None
-        self.why: Interrupt | None = None
-        self.delivered = False
-        self.noticed = False
-        self.final = False
-        self.again_in: float | None = None
-        self.in_sync_code = False
-        self.loop_task: asyncio.Task[Outcome] | None = None
-        self.cancellable = False
 
     @property
     def current(self) -> CurrentJob:

@@ -246,9 +246,10 @@ def run_batch(payload: bytes) -> None:
                 os._exit(0)
         channel.flush()
     except BaseException:  # noqa: BLE001 - the lane is of no use any more; the service replaces it
-        with contextlib.suppress(Exception):
+        try:
             traceback.print_exc()
-        os._exit(LOST)
+        finally:
+            os._exit(LOST)
 
 
 def _flush() -> None:

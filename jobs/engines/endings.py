@@ -45,6 +45,8 @@ def died_with(
     how = because or exit_in_words(code)
     if number == SIGKILL and not killed:
         how += " because memory ran out" if starved else " (by whom is not known)"
+    elif flight.cap is not None and not because:
+        how += f", perhaps at its memory cap (max_memory_mb={flight.invocation.max_memory_mb}),"
     error = JobError(ErrorKind.CRASH, "Crash", f"the job's process {how} while it ran the job")
     return _outcome(flight, JobState.FAILURE, now_ms(), error=error, signal=number)
 

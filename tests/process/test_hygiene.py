@@ -65,7 +65,12 @@ def results(play: Play) -> list[Any]:
 # --- row 35: leftovers
 
 
-@pytest.mark.parametrize("what", [name for name in tasks_for_hygiene.MESSES if name != "nothing"])
+EVERY_MESS = pytest.mark.parametrize(
+    "what", [name for name in tasks_for_hygiene.MESSES if name != "nothing"]
+)
+
+
+@EVERY_MESS
 async def test_the_next_job_finds_the_process_as_the_first_one_did(
     play: Play, what: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -80,13 +85,11 @@ async def test_the_next_job_finds_the_process_as_the_first_one_did(
     assert "secret" not in record.getMessage()
 
 
-@pytest.mark.parametrize(
-    "what", ["thread", "close_stdin", "chdir", "umask", "environment", "stdout"]
-)
+@EVERY_MESS
 async def test_a_mess_is_seen_also_of_a_job_that_has_run_cleanly_before(
     play: Play, what: str
 ) -> None:
-    """Row 35, by the glance alone: every later run of a task that is short."""
+    """Row 35, by the cheap look alone: every later run of a task that is short."""
     pids = {await result_of(play, "mess", what="nothing") for _ in range(5)}
     assert len(pids) == 1
     assert await result_of(play, "mess", what=what) in pids
@@ -262,10 +265,10 @@ async def test_a_job_over_its_memory_cap_fails_and_says_so(play: Play, how: str)
 async def test_a_job_that_is_stuck_at_its_cap_is_killed(
     play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 29, where CPython cannot even unwind: without help it would go round for ever."""
+    """Row 29: as where CPython cannot even unwind, and all help is in vain."""
     monkeypatch.setattr("jobs.engines.caps._RELIEFS", 0)
     monkeypatch.setattr("jobs.engines.caps._STUCK", 1.0)
-    outcome = await outcome_of(play, "needs", mb=200, how="with a late handler")
+    outcome = await outcome_of(play, "needs", mb=200, how="and stays")
     assert outcome.error is not None
     assert outcome.error.kind is ErrorKind.CRASH
     assert "stuck at its memory cap (max_memory_mb=64)" in outcome.error.message
