@@ -36,6 +36,11 @@ class KeyRing:
         same = hmac.compare_digest(sha256, _NOBODY if key is None else key.sha256)
         return key if same and key is not None and key.holds(now_ms()) else None
 
+    @property
+    def seems_empty(self) -> bool:
+        """Whether no key was there at the last look, if that is recent enough to tell without another one."""
+        return not self._keys and monotonic() - self._read_at <= MAX_AGE
+
     async def is_empty(self) -> bool:
         """Whether no key was ever made, and so none can be asked for. Raises `StoreError`."""
         return not await self._known(MAX_AGE)

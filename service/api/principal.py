@@ -10,6 +10,7 @@ from functools import lru_cache
 from quart import Request, Response
 
 from jobs.errors import JobNotFound
+from jobs.extension import Jobs
 from jobs.keys import Scope
 from jobs.model import Job, JobId, JobQuery
 
@@ -106,26 +107,33 @@ def for_callers(route: Route, hook: Hook | None) -> View:
 async def key_principal(request: Request) -> Principal | None:
     """Who sent a request, by the API key in its `Authorization: Bearer …`; for a hook that knows other
     callers too. Raises `NotRunning`, `StoreError`."""
+    text = _key_given(request)
+    if text is None:
+        return None
+    key = await running().keys.find(text)
+    return None if key is None else _made(key.owner, key.scopes)
+
+
+def _key_given(request: Request) -> str | None:
     given = field(request, "Authorization")
     if len(given) != 1:
         return None
     scheme, _, text = given[0].partition(" ")
-    if scheme.lower() != "bearer":
-        return None
-    key = await running().keys.find(text.strip(" "))
-    return None if key is None else _made(key.owner, key.scopes)
+    return text.strip(" ") if scheme.lower() == "bearer" else None
 
 
 async def _asker(hook: Hook | None) -> Principal:
     if hook is not None:
         said = hook(current_request())
         found = await said if inspect.isawaitable(said) else said
-    elif running().settings.auth == "off":
-        return ANYONE
     else:
+        jobs = running()
+        if jobs.settings.auth == "off":
+            return ANYONE
+        here = current_request()
         # The key first: it may be the news that keys are wanted from now on.
-        found = await key_principal(current_request())
-        if found is None and not await keys_are_wanted():
+        found = None if _key_given(here) is None else await key_principal(here)
+        if found is None and not await _wants_keys(jobs):
             return ANYONE
     if found is None:
         # One wording for all: which part of a key was wrong is nobody's business.
@@ -141,9 +149,14 @@ async def _asker(hook: Hook | None) -> Principal:
 
 async def keys_are_wanted() -> bool:
     """Whether a caller without a key is refused, as far as no hook says who it is."""
-    jobs = running()
+    return await _wants_keys(running())
+
+
+async def _wants_keys(jobs: Jobs) -> bool:
     auth = jobs.settings.auth
-    return auth == "required" or (auth == "auto" and not await jobs.keys.is_empty())
+    if auth == "auto":
+        return not (jobs.keys.seems_empty or await jobs.keys.is_empty())
+    return auth == "required"
 
 
 def _not_allowed(scope: Scope, what: str) -> Refusal:

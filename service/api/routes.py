@@ -19,7 +19,7 @@ _depths: dict[str, int] = {}  #: how many segments of the path are the route's o
 
 
 def current_request() -> Request:
-    """The request itself: on the way of every submission, each look through Quart's proxy counts."""
+    """The request itself, as `extension.app` is the app itself."""
     here: Request = request._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
     return here
 

@@ -1,8 +1,8 @@
 """How long the jobs of each task have lately taken: when it is worth looking again."""
 
-from quart import current_app
-
 from jobs.model import Job, JobState, now_ms
+
+from .extension import app
 
 MOST = 3600  #: seconds that a client is asked to wait at most
 _NEWS = 0.3  #: how much the latest job counts against those before it
@@ -33,5 +33,8 @@ class RunTimes:
 
 def run_times() -> RunTimes:
     """Those of the current app."""
-    known: RunTimes = current_app.extensions.setdefault("jobs_run_times", RunTimes())
+    extensions = app().extensions
+    known: RunTimes | None = extensions.get("jobs_run_times")
+    if known is None:
+        known = extensions["jobs_run_times"] = RunTimes()
     return known
