@@ -84,6 +84,11 @@ def may_change(annotation: Any) -> bool:
     )
 
 
+def holds_secret(annotation: Any) -> bool:
+    """Whether a secret may be in its values: what is such a type, or has one within."""
+    return any(map(_is_secret, _parts(annotation, [])))
+
+
 def is_plain(annotation: Any) -> bool:
     """Whether its values are what JSON's own types are in Python, with nobody's code between."""
     return all(
@@ -136,14 +141,17 @@ def _judge_part(part: Any, mode: JsonSchemaMode) -> None:
                 raise _Unsuitable(f"{value!r} does not survive JSON")
     if not isinstance(kind, type):
         return
-    if issubclass(kind, SecretStr | SecretBytes | Secret):
-        raise _Unsuitable(
-            "arguments and results are kept readable, so a secret may not be among them"
-        )
+    if mode == "serialization" and _is_secret(kind):
+        raise _Unsuitable("results are kept readable, so a secret may not be in them")
     if kind is type:
         raise _Unsuitable("a class does not travel")
     if mode == "validation" and (kind is Iterable or issubclass(kind, Iterator | AsyncIterable)):
         raise _Unsuitable("it would be read only later, piece by piece: use list or Sequence")
+
+
+def _is_secret(part: Any) -> bool:
+    kind = get_origin(part) or part
+    return isinstance(kind, type) and issubclass(kind, SecretStr | SecretBytes | Secret)
 
 
 def _parts(annotation: Any, seen: list[Any]) -> typing.Iterator[Any]:

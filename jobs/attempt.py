@@ -26,7 +26,8 @@ class Attempt:
 
     task: Task[..., Any]
     policy = ONCE
-    opened: bytes | None = None
+    args: str
+    original: bytes | None = None
     snapshot: RequestSnapshot | None = None
     kind = ErrorKind.EXCEPTION
     error: JobError | None = None
@@ -40,7 +41,7 @@ class Attempt:
     cancellable = False
 
     def __init__(self, invocation: Invocation) -> None:
-        self.invocation = invocation
+        self.invocation, self.args = invocation, invocation.args
         self.started_at = now_ms()
 
     @property

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import Secret, SecretBytes, SecretStr, TypeAdapter
 from pydantic_core import PydanticSerializationError, SchemaSerializer, to_json
 
 from . import strict_json
@@ -13,22 +13,27 @@ _UNWRITABLE = (PydanticSerializationError, ValueError, TypeError, RecursionError
 
 class JsonWriter:
     """Writes values of one type. `misfit` says in words what is wrong with one that is not of the type;
-    `by_alias` and `round_trip` are pydantic's."""
+    `by_alias` and `round_trip` are pydantic's; with `reveal` secrets are written as they are."""
 
     def __init__(
-        self, adapter: TypeAdapter[Any], misfit: str, *, by_alias: bool, round_trip: bool
+        self,
+        adapter: TypeAdapter[Any],
+        misfit: str,
+        *,
+        by_alias: bool,
+        round_trip: bool,
+        reveal: bool = False,
     ) -> None:
         # NaN as NaN, so that it is seen and refused: by default it would turn into null.
         config = {"ser_json_inf_nan": "constants", "ser_json_bytes": "base64"}
         self._serializer = SchemaSerializer(adapter.core_schema, config)  # type: ignore[arg-type]
         self._misfit, self._by_alias, self._round_trip = misfit, by_alias, round_trip
+        self._reveal = reveal
 
     def write(self, value: Any, max_bytes: int | None) -> str:
         """`value` as JSON text. Raises `InvalidJson`."""
         try:
-            raw = self._serializer.to_json(
-                value, by_alias=self._by_alias, round_trip=self._round_trip, warnings="error"
-            )
+            raw = self._raw(value)
         except _UNWRITABLE as error:
             raise InvalidJson(self._explain(value, error)) from None
         if value is None and raw == b"null":  # as the results of most jobs are
@@ -37,6 +42,17 @@ class JsonWriter:
             self._refuse_hidden_nan(value)
         strict_json.check(raw, max_bytes=max_bytes)
         return raw.decode()
+
+    def _raw(self, value: Any) -> bytes:
+        how: Any = {
+            "by_alias": self._by_alias,
+            "round_trip": self._round_trip,
+            "warnings": "error",
+        }
+        if not self._reveal:
+            return self._serializer.to_json(value, **how)
+        plain = _revealed(self._serializer.to_python(value, **how))
+        return to_json(plain, inf_nan_mode="constants", bytes_mode="base64")
 
     def _refuse_hidden_nan(self, value: Any) -> None:
         """A model within has its own configuration, by which its NaN has become null."""
@@ -60,6 +76,17 @@ class JsonWriter:
                     pointer = f"/{strict_json.escape(name)}"
                     problems.append(Problem(pointer, f"{self._misfit}: {_said(inner)}"))
         return problems or [Problem("", f"{self._misfit}: {_said(error)}")]
+
+
+def _revealed(plain: Any) -> Any:
+    """A dumped value, its secrets as they are: as JSON, pydantic would write asterisks."""
+    if isinstance(plain, SecretStr | SecretBytes | Secret):
+        return _revealed(plain.get_secret_value())
+    if isinstance(plain, dict):
+        return {_revealed(key): _revealed(member) for key, member in plain.items()}
+    if isinstance(plain, list | tuple | set | frozenset):
+        return [_revealed(member) for member in plain]
+    return plain
 
 
 def _said(error: Exception) -> str:

@@ -220,6 +220,20 @@ class Task(Generic[P, R]):
         published JSON Schema admits. Raises `InvalidArguments`."""
         return self.signature.accept(raw, max_bytes)
 
+    @property
+    def has_secrets(self) -> bool:
+        """Whether it has parameters whose values are to be sealed."""
+        return bool(self.signature.secret)
+
+    @property
+    def needs_secrets(self) -> bool:
+        """Whether a call without secret arguments is none."""
+        return self.signature.needs_secrets
+
+    def split(self, args: str) -> tuple[str, str | None]:
+        """What `bind` or `accept` wrote, without the secret arguments, and these alone, if there are any."""
+        return self.signature.split(args)
+
     def load(self, args: str) -> dict[str, Any]:
         """What `bind` or `accept` wrote, by parameter name, in the annotated types."""
         return self.signature.load(args)

@@ -15,7 +15,9 @@ from .frameworks import framework_of
 from .model import ErrorKind, Invocation, Job, JobId, Outcome
 from .protocols import Interrupt
 from .registry import Registry
+from .sealed import unpack
 from .sealing import Sealer
+from .signature import join
 from .snapshot import Carrier, RequestSnapshot
 
 original: ContextVar[bytes | None] = ContextVar("jobs_original_snapshot", default=None)
@@ -179,13 +181,28 @@ class Runner:
         invocation = attempt.invocation
         attempt.task = self._registry.get(invocation.task)
         attempt.policy = attempt.task.retry
-        if invocation.context is None:
+        if invocation.context is None and not attempt.task.has_secrets:
             return
         attempt.kind = ErrorKind.BAD_CONTEXT
-        if self._app is None:
-            raise BadContext("the job has a request context, but here is no app to restore it in")
-        attempt.opened = self._sealer.open(invocation.job_id, invocation.context)
-        attempt.snapshot = RequestSnapshot.read(attempt.opened)
+        attempt.original, secrets = self._open(invocation)
+        if secrets is None and attempt.task.needs_secrets:
+            raise BadContext(
+                "the job's secret arguments are gone: they are sealed, and forgotten when the job ends; submit it"
+                " anew"
+            )
+        if attempt.original is not None:
+            if self._app is None:
+                raise BadContext(
+                    "the job has a request context, but here is no app to restore it in"
+                )
+            attempt.snapshot = RequestSnapshot.read(attempt.original)
+        if secrets is not None:
+            attempt.args = join(attempt.args, secrets)
+
+    def _open(self, invocation: Invocation) -> tuple[bytes | None, str | None]:
+        if invocation.context is None:
+            return None, None
+        return unpack(self._sealer.open(invocation.job_id, invocation.context))
 
     async def _attend(self, attempt: Attempt, call_sync: Callable[[], Awaitable[Any]]) -> Outcome:
         """Run the task within its restored context; `call_sync` is how a sync function is called.
@@ -205,7 +222,7 @@ class Runner:
             attempt.cancellable = False
 
     async def _within_app(self, attempt: Attempt, call: Callable[[], Awaitable[Any]]) -> Outcome:
-        original.set(attempt.opened)
+        original.set(attempt.original)
         attempt.kind = ErrorKind.BAD_CONTEXT
         assert self._framework is not None
         async with self._framework.restored(
@@ -232,7 +249,7 @@ class Runner:
             attempt.in_sync_code = True
             if self._main is attempt:
                 self.deliver()
-            return attempt.task.call(attempt.invocation.args)
+            return attempt.task.call(attempt.args)
         except MemoryError as error:
             cap.lift()
             raise cap.explain(error) from None
@@ -245,7 +262,7 @@ class Runner:
         attempt.kind = ErrorKind.EXCEPTION
         cap = self._cap(attempt)
         try:
-            return await attempt.task.call(attempt.invocation.args)
+            return await attempt.task.call(attempt.args)
         except MemoryError as error:
             cap.lift()
             raise cap.explain(error) from None

@@ -1,9 +1,10 @@
-"""Snapshots at rest: encrypted, each for one job, with keys that can be changed.
+"""Snapshots and secret arguments at rest: encrypted, each for one job, with keys that can be changed.
 
 A sealed blob is: one byte of version, four of key id, twelve of nonce, then AES-256-GCM's ciphertext
 and tag, with the job's id as associated data. Key and key id are derived from the secret.
 """
 
+import hmac
 import logging
 import os
 import secrets
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _VERSION = b"\x01"
 _LABEL = b"quart-jobs request snapshot 1"
+_TAG_LABEL = b"quart-jobs tag 1"
 _NONCE_AT, _TEXT_AT = 5, 17
 
 
@@ -35,11 +37,16 @@ class Sealer:
         ciphers = [_cipher(key) for key in keys]
         self._prefix, self._cipher = _VERSION + ciphers[0][0], ciphers[0][1]
         self._ciphers = dict(reversed(ciphers))
+        self._tag_key = _derived(keys[0], _TAG_LABEL, 32)
 
     def seal(self, job_id: str, plaintext: bytes) -> bytes:
         """`plaintext`, for the job of that id alone."""
         nonce = os.urandom(_TEXT_AT - _NONCE_AT)
         return self._prefix + nonce + self._cipher.encrypt(nonce, plaintext, job_id.encode())
+
+    def tag(self, text: str) -> bytes:
+        """The same for the same text; to nobody without the key does it say anything of a text."""
+        return hmac.digest(self._tag_key, text.encode(), "sha256")
 
     def open(self, job_id: str, blob: bytes) -> bytes:
         """What was sealed for that job. Raises `BadContext`."""
@@ -83,9 +90,13 @@ def key_file(database: Path) -> Path:
 
 
 def _cipher(secret: bytes | str) -> tuple[bytes, AESGCM]:
-    material = secret.encode() if isinstance(secret, str) else secret
-    derived = HKDF(algorithm=SHA256(), length=36, salt=None, info=_LABEL).derive(material)
+    derived = _derived(secret, _LABEL, 36)
     return derived[32:], AESGCM(derived[:32])
+
+
+def _derived(secret: bytes | str, label: bytes, length: int) -> bytes:
+    material = secret.encode() if isinstance(secret, str) else secret
+    return HKDF(algorithm=SHA256(), length=length, salt=None, info=label).derive(material)
 
 
 def _text(secret: str | bytes) -> str:

@@ -19,7 +19,7 @@ from pydantic_core import from_json, to_json
 from typing_extensions import TypedDict
 
 from . import strict_json
-from .annotations import argument_types, is_plain, may_change, return_type
+from .annotations import argument_types, holds_secret, is_plain, may_change, return_type
 from .errors import InvalidArguments, Problem
 from .forms import held_to_forms
 from .json_writer import JsonWriter
@@ -31,7 +31,8 @@ _CONFIG = ConfigDict(extra="forbid", ser_json_bytes="base64", val_json_bytes="ba
 class Signature:
     """What `fn`, registered as `task`, takes and returns.
 
-    `arguments` and `result` are the pydantic adapters that JSON Schemas are made from.
+    `arguments` and `result` are the pydantic adapters that JSON Schemas are made from; `secret` names the
+    parameters whose values are to be sealed.
     Raises `UnsupportedAnnotation`.
     """
 
@@ -46,14 +47,23 @@ class Signature:
             n for n, p in self._parameters.items() if p.kind is kinds.POSITIONAL_ONLY
         ]
         types = argument_types(fn, task)
-        self._fragile = [name for name, each in types.items() if may_change(each)]
+        self.secret = frozenset(name for name, each in types.items() if holds_secret(each))
+        self._fragile = [
+            name for name, each in types.items() if may_change(each) or name in self.secret
+        ]
         self._plain = all(map(is_plain, types.values()))
         self.arguments: TypeAdapter[dict[str, Any]] = TypeAdapter(self._typed_dict(types))
         returned = return_type(fn, task)
         self.result: TypeAdapter[Any] = TypeAdapter(returned)
         self._validator = self.arguments.validator
         self._strict = held_to_forms(self.arguments.core_schema) or self._validator
-        self._writer = JsonWriter(self.arguments, "is not JSON", by_alias=False, round_trip=True)
+        self._writer = JsonWriter(
+            self.arguments,
+            "is not JSON",
+            by_alias=False,
+            round_trip=True,
+            reveal=bool(self.secret),
+        )
         misfit = (
             f"does not fit the return annotation of {task}, {inspect.formatannotation(returned)}"
         )
@@ -110,6 +120,21 @@ class Signature:
         if self._plain:  # nothing has come to it that did not pass the gate above
             return to_json(valid).decode()
         return self._writer.write(valid, None)
+
+    @property
+    def needs_secrets(self) -> bool:
+        """Whether a call without secret arguments is none."""
+        empty = inspect.Parameter.empty
+        return any(self._parameters[name].default is empty for name in self.secret)
+
+    def split(self, text: str) -> tuple[str, str | None]:
+        """What `bind` or `accept` wrote, without the secret arguments, and these alone; None if there are
+        none. `join` is its reverse."""
+        if not self.secret:
+            return text, None
+        readable = from_json(text)
+        hidden = {name: readable.pop(name) for name in self.secret & readable.keys()}
+        return to_json(readable).decode(), to_json(hidden).decode() if hidden else None
 
     def load(self, text: str) -> dict[str, Any]:
         """What `bind` or `accept` wrote, by parameter name, in the annotated types.
@@ -200,6 +225,11 @@ class Signature:
         if first not in names:
             return problem
         return Problem(f"/{names.index(first)}" + (f"/{rest}" if rest else ""), problem.detail)
+
+
+def join(readable: str, hidden: str) -> str:
+    """One JSON object of two that have no name in common."""
+    return hidden if readable == "{}" else f"{readable[:-1]},{hidden[1:]}"
 
 
 def _with_default(annotation: Any, default: Any) -> Any:

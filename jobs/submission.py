@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import InvalidArguments, Problem
 from .idempotency import IdempotencyKey
 from .model import Job, new_job_id, now_ms
+from .sealed import pack
 
 if TYPE_CHECKING:
     from .registry import Task
@@ -118,9 +119,12 @@ def new_job(
     key: IdempotencyKey | None = None,
     owner: str | None = None,
 ) -> Job:
-    """The job to keep. `args` is the task's canonical JSON, `snapshot` the request snapshot's JSON,
-    sealed here for this job's id alone. With a `key` the id is made of that."""
+    """The job to keep. `args` is the task's canonical JSON, `snapshot` the request snapshot's JSON; that
+    and the secret arguments are sealed here, for this job's id alone. With a `key` the id is made of that."""
     job_id, now = new_job_id() if key is None else key.job_id(), now_ms()
+    if task.has_secrets:
+        args, secrets = task.split(args)
+        snapshot = pack(snapshot, secrets)
     context = None if snapshot is None else sealer.seal(job_id, snapshot)
     if options is NO_OPTIONS and key is None:
         return Job(

@@ -17,9 +17,7 @@ def installed() -> Jobs:
     here = app()
     jobs = here.extensions.get("jobs")
     if not isinstance(jobs, Jobs):
-        raise NotRunning(
-            f"the app {here.name!r} serves the job API but has no Jobs: add Jobs(app)"
-        )
+        raise NotRunning(f"the app {here.name!r} serves the job API but has no Jobs: add Jobs(app)")
     return jobs
 
 

@@ -267,7 +267,9 @@ async def _submitted(
     if key is None:
         job = (await jobs.submit(task, args, options, owner=owner)).job
     else:
-        asked = fingerprint(task.name.encode(), args.encode(), to_json(wishes))
+        readable, secrets = task.split(args)
+        tag = b"" if secrets is None else jobs.sealer.tag(secrets)
+        asked = fingerprint(task.name.encode(), readable.encode(), to_json(wishes), tag)
         once = IdempotencyKey(key, owner, asked)
         job = await jobs.submit_once(task, args, options, once)
     base = root()

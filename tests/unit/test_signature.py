@@ -39,7 +39,7 @@ from typing_extensions import TypedDict
 
 from jobs.errors import InvalidArguments, InvalidJson, UnsupportedAnnotation
 from jobs.registry import Task
-from jobs.signature import Signature
+from jobs.signature import Signature, join
 
 NAN = float("nan")
 MARKER = object()
@@ -496,11 +496,6 @@ class Word(str):
         Generator[int, None, None],
         IO[str],
         type[int],
-        SecretStr,
-        SecretBytes,
-        Secret[int],
-        list[SecretStr] | None,
-        Holder,
         Odd,
         Literal[Color.RED],
         AsyncIterator[int],
@@ -518,6 +513,57 @@ def test_an_unsupported_annotation_names_task_and_parameter(annotation: Any) -> 
 def test_an_unsupported_return_annotation_is_named(annotation: Any) -> None:
     with pytest.raises(UnsupportedAnnotation, match=r"task the\.task: the return annotation"):
         of(int, returns=annotation)
+
+
+@dataclasses.dataclass
+class Account:
+    name: str
+    pins: tuple[Secret[int], ...]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [
+        (SecretStr, SecretStr("hush")),
+        (SecretBytes, SecretBytes(b"\xff\x00hush")),
+        (Secret[int], Secret[int](5)),
+        (list[SecretStr] | None, [SecretStr("a"), SecretStr("b")]),
+        (list[SecretStr] | None, None),
+        (Holder, Holder(Hidden(inner={"a": [SecretStr("hush")]}))),
+        (Account, Account("ann", (Secret[int](1234),))),
+        (dict[str, SecretStr], {"a/b": SecretStr('"quoted"\n')}),
+    ],
+)
+def test_secret_arguments_are_kept_apart_and_arrive(annotation: Any, value: Any) -> None:
+    def task(a, x, b=1): ...  # type: ignore[no-untyped-def]
+
+    task.__annotations__ = {"a": str, "x": annotation, "b": int}
+    made = signature(task)
+    text = made.bind(("readable", value), {})
+    readable, hidden = made.split(text)
+    assert json.loads(readable) == {"a": "readable"}
+    assert hidden is not None
+    assert "\n" not in hidden
+    assert made.load(join(readable, hidden)) == {"a": "readable", "x": value}
+    assert made.split(made.accept(text, None)) == (readable, hidden)
+    assert made.needs_secrets
+
+
+def test_without_a_secret_nothing_is_kept_apart() -> None:
+    default = SecretStr("default")
+
+    def task(a: int, x: SecretStr = default) -> None: ...
+
+    made = signature(task)
+    assert made.split(made.bind((1,), {})) == ('{"a":1}', None)
+    assert not made.needs_secrets
+    assert "default" not in json.dumps(made.arguments.json_schema())
+    assert join("{}", '{"x":"a"}') == '{"x":"a"}'
+
+
+def test_the_schema_of_a_secret_is_that_of_a_password() -> None:
+    described = of(SecretStr).arguments.json_schema()["properties"]["x"]
+    assert (described["format"], described["writeOnly"]) == ("password", True)
 
 
 def test_any_number_of_arguments_is_refused() -> None:
