@@ -43,6 +43,12 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "jobs.db"
 
 
+@pytest.fixture
+def no_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store does not tidy up meanwhile, however slow the machine is."""
+    monkeypatch.setattr(commits, "_QUIET", 3600.0)
+
+
 def store_at(path: Path, **options: Any) -> SQLiteStore:
     return SQLiteStore(path, **{"busy_timeout": 5.0} | options)
 
@@ -309,7 +315,7 @@ async def test_who_leaves_first_leaves_no_log_behind(path: Path, store: SQLiteSt
 
 
 async def test_opening_a_file_again_takes_no_locks_from_those_who_have_it_open(
-    path: Path, store: SQLiteStore
+    path: Path, store: SQLiteStore, no_quiet: None
 ) -> None:
     await store.add(new_jobs(10))
     async with store_at(path):
@@ -522,7 +528,7 @@ async def test_a_disk_that_takes_no_more_files_is_said_in_words(tmp_path: Path, 
     ],
 )  # fmt: skip
 async def test_a_file_that_is_taken_away_is_noticed_and_not_made_anew(
-    path: Path, harm: Callable[[Path], Any], how: str
+    path: Path, harm: Callable[[Path], Any], how: str, no_quiet: None
 ) -> None:
     async with store_at(path) as store:
         await store.add([job := new_job()])
