@@ -72,9 +72,7 @@ class Store(AbstractAsyncContextManager["Store"], Protocol):
     async def events(self, job_id: JobId, after: EventId) -> tuple[Sequence[JobEvent], bool]:
         """The next of a job's events, in order, and whether there are more already. Raises `JobNotFound`."""
 
-    async def news(
-        self, since: EventMark | None, job_ids: Collection[JobId] | None = None
-    ) -> News:
+    async def news(self, since: EventMark | None, job_ids: Collection[JobId] | None = None) -> News:
         """What has happened since then to these jobs, or to all. The start of an attempt under way is told
         each time. With None only the mark, to begin at."""
 

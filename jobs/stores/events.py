@@ -112,9 +112,7 @@ class _Gathered:
             (unsaid,) = self._connection.execute(SQL["unsaid"], values).fetchone()
             if unsaid:
                 text = unsaid.decode("utf-8", "replace")
-                self._add(
-                    job, EventId(run, events.REST), EventKind.LOG, finished_at, number, text
-                )
+                self._add(job, EventId(run, events.REST), EventKind.LOG, finished_at, number, text)
         why = error_from_text(error)
         at = EventId(run, events.ENDED)
         self._add(job, at, EventKind.ATTEMPT_ENDED, finished_at, number, outcome, why)
@@ -163,14 +161,18 @@ class _Gathered:
 
     def in_order(self) -> list[JobEvent]:
         """Each job's in their order."""
-        return [event for found in self._found.values() for event in sorted(found.values(), key=_place)]
+        return [
+            event for found in self._found.values() for event in sorted(found.values(), key=_place)
+        ]
 
 
 def _place(event: JobEvent) -> tuple[bool, EventId]:
     return event.kind is EventKind.FINISHED, event.id
 
 
-def history(connection: sqlite3.Connection, job_id: JobId, after: EventId) -> tuple[list[JobEvent], bool]:
+def history(
+    connection: sqlite3.Connection, job_id: JobId, after: EventId
+) -> tuple[list[JobEvent], bool]:
     """See `Store.events`."""
     with _snapshot(connection):
         row = connection.execute(STAND, {"id": job_id, "limit": 1}).fetchone()
@@ -199,7 +201,9 @@ def history(connection: sqlite3.Connection, job_id: JobId, after: EventId) -> tu
     more = len(said) == PAGE
     if more:  # what comes after the last of them may have others before it
         last = EventId(said[-1][_WIDTH + 1], events.SAID, said[-1][_WIDTH])
-        found = [event for event in found if event.id <= last and event.kind is not EventKind.FINISHED]
+        found = [
+            event for event in found if event.id <= last and event.kind is not EventKind.FINISHED
+        ]
     return found, more
 
 

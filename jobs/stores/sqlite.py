@@ -266,9 +266,7 @@ class SQLiteStore:
         """See `Store.events`."""
         return await self._parts.reads.events(job_id, after)
 
-    async def news(
-        self, since: EventMark | None, job_ids: Collection[JobId] | None = None
-    ) -> News:
+    async def news(self, since: EventMark | None, job_ids: Collection[JobId] | None = None) -> News:
         """See `Store.news`."""
         return await self._parts.reads.news(since, job_ids)
 
