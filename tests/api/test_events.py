@@ -68,7 +68,7 @@ async def test_a_job_is_followed_from_its_first_event_to_its_last(app: Quart, ap
     assert (told[3].data["state"], told[3].data["error"]["kind"]) == ("REVOKED", "cancelled")
 
 
-async def test_each_event_has_the_published_shape(app: Quart, ran: Job) -> None:
+async def test_each_event_has_the_published_shape(ran: Job, app: Quart) -> None:
     async with following(app, f"/jobs/{ran.id}/events") as stream:
         told = await stream.all()
     for each in told:
@@ -77,7 +77,7 @@ async def test_each_event_has_the_published_shape(app: Quart, ran: Job) -> None:
     assert told[-1].data["state"] == "SUCCESS"
 
 
-async def test_a_job_that_ended_long_ago_is_told_whole(app: Quart, ran: Job) -> None:
+async def test_a_job_that_ended_long_ago_is_told_whole(ran: Job, app: Quart) -> None:
     async with following(app, f"/jobs/{ran.id}/events") as stream:
         told = await stream.all()
     assert [(each.kind, each.data.get("text")) for each in told] == [
@@ -94,7 +94,7 @@ async def test_a_job_that_ended_long_ago_is_told_whole(app: Quart, ran: Job) -> 
     assert [told[4].data["outcome"], told[4].data["error"]["type"]] == ["exception", "OSError"]
 
 
-async def test_a_stream_goes_on_after_any_event(app: Quart, ran: Job) -> None:
+async def test_a_stream_goes_on_after_any_event(ran: Job, app: Quart) -> None:
     path = f"/jobs/{ran.id}/events"
     async with following(app, path) as stream:
         told = list(await stream.all())
@@ -103,7 +103,7 @@ async def test_a_stream_goes_on_after_any_event(app: Quart, ran: Job) -> None:
             assert await stream.all() == told[at + 1 :]
 
 
-async def test_after_the_last_event_there_is_nothing_more(app: Quart, ran: Job) -> None:
+async def test_after_the_last_event_there_is_nothing_more(ran: Job, app: Quart) -> None:
     async with following(app, f"/jobs/{ran.id}/events") as stream:
         told = await stream.all()
     answer = await app.test_client().get(
@@ -238,7 +238,7 @@ async def test_a_reader_that_takes_nothing_is_dropped_and_nothing_kept_for_it(
 # All jobs
 
 
-async def test_all_jobs_are_followed_from_now_on(app: Quart, api: Api, ran: Job) -> None:
+async def test_all_jobs_are_followed_from_now_on(ran: Job, app: Quart, api: Api) -> None:
     old = await api.submit("api.wait")
     async with following(app, old["links"]["events"]) as stream:
         await stream.until("started")
@@ -333,7 +333,7 @@ async def test_who_follows_all_sees_the_callers_own_jobs(app: Quart, api: Api) -
 # What a job writes
 
 
-async def test_a_log_is_json_by_attempt_for_who_asks(api: Api, ran: Job) -> None:
+async def test_a_log_is_json_by_attempt_for_who_asks(ran: Job, api: Api) -> None:
     path, accept = f"/jobs/{ran.id}/logs", {"Accept": "application/json"}
     answer = await api.client.get(path, headers=accept)
     LogList.model_validate_json(await answer.get_data())
@@ -347,7 +347,7 @@ async def test_a_log_is_json_by_attempt_for_who_asks(api: Api, ran: Job) -> None
         assert answer.headers["Vary"] == "Accept"
 
 
-async def test_a_log_is_followed_by_who_asks_for_events(app: Quart, ran: Job) -> None:
+async def test_a_log_is_followed_by_who_asks_for_events(ran: Job, app: Quart) -> None:
     path, accept = f"/jobs/{ran.id}/logs", "text/event-stream"
     async with following(app, path, Accept=accept) as stream:
         told = list(await stream.all())
