@@ -16,6 +16,7 @@ from .protocols import (
     Event,
     Interrupt,
     Progress,
+    Started,
     Store,
     Wake,
     Withdrawn,
@@ -124,7 +125,8 @@ class Dispatcher:
         if self._cancels:
             await self._interrupt()
         # Started together, these share one transaction.
-        await _all(self._say(), self._save(), self._release(), self._claim())
+        steps = [self._say()] if self._unsaid else []
+        await _all(*steps, self._save(), self._release(), self._claim())
 
     async def _interrupt(self) -> None:
         self._cancels = False
@@ -149,12 +151,12 @@ class Dispatcher:
                 self._unreleased += event.invocations
                 for invocation in event.invocations:
                     self._running.pop(invocation.job_id, None)
-            elif isinstance(event, Progress | Wrote):
-                self._unsaid.append(event)
             elif isinstance(event, Call):
                 task = asyncio.create_task(self._answer(event))
                 self._calls.add(task)
                 task.add_done_callback(self._calls.discard)
+            elif not isinstance(event, Started):
+                self._unsaid.append(event)
 
     def _decide(self, job: Job, outcome: Outcome) -> Outcome:
         """Whether the job runs once more: a crash by its own budget, other failures as the job itself says
@@ -186,8 +188,6 @@ class Dispatcher:
             return ONCE
 
     async def _say(self) -> None:
-        if not self._unsaid:
-            return
         said, self._unsaid = self._unsaid, []
         try:
             await self._store.say(said)

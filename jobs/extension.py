@@ -352,8 +352,10 @@ class Jobs:
 
     @property
     def streams(self) -> Streams:
-        """Those who follow what happens to jobs. Raises `NotRunning`."""
+        """Those who follow what happens to jobs, on the event loop that Jobs was opened on. Raises `NotRunning`."""
         self._refuse_unless_open()
+        if asyncio.get_running_loop() is not self._loop:
+            raise NotRunning("jobs can be followed only on the event loop that Jobs was opened on")
         return self._operation.streams
 
     async def ended(self, job_id: JobId, timeout: float | None) -> Job:

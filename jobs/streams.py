@@ -18,7 +18,8 @@ log = logging.getLogger("jobs.streams")
 
 MOST_WAITING = 1000  #: events that wait for one reader; a slower one is dropped
 _PAUSE = 0.01  #: seconds between two looks, at least
-_SHARE = 0.2  #: of the time that looks may take
+_SHARE = 0.2  #: of the time that looks may take, and telling what they have found
+_AT_ONCE = 20  #: readers that are told before others of this process get their turn
 _STORE_PAUSE = 0.5  #: seconds after a look that failed
 
 
@@ -104,7 +105,7 @@ class Streams:
         self.open += 1
         try:
             async with self._joining:
-                await self._begin()
+                await self._begin(follower)
                 self._of_job.setdefault(job_id, set()).add(follower)
                 events, more = await self._store.events(job_id, last)
             while True:
@@ -142,7 +143,7 @@ class Streams:
         self.open += 1
         try:
             async with self._joining:
-                await self._begin()
+                await self._begin(follower)
                 await self._look(at_all=True)  # what has happened before is not told
                 self._of_all.add(follower)
             yield ()
@@ -169,8 +170,9 @@ class Streams:
 
     # --- looking
 
-    async def _begin(self) -> None:
+    async def _begin(self, follower: Follower) -> None:
         """From here on, what happens is heard."""
+        follower.over = self._stopping.is_set()
         if self._mark is None:
             self._mark = (await self._store.news(None)).mark
 
@@ -199,8 +201,9 @@ class Streams:
             try:
                 async with self._joining:
                     await self._look()
-            except StoreError as error:
-                log.warning("those who follow jobs hear nothing: %s", error)
+            except Exception as error:
+                ours = not isinstance(error, StoreError)
+                log.warning("those who follow jobs hear nothing now: %s", error, exc_info=ours)
                 self._bell.set()
                 pause = _STORE_PAUSE
             await asyncio.sleep(max(pause, _PAUSE, (monotonic() - began) / _SHARE))
@@ -218,18 +221,25 @@ class Streams:
             log.warning("more has happened than can be told: all event streams are ended")
             self._drop_all()
             return
+        await self._tell([event for event in news.events if self._is_new(event)])
+
+    async def _tell(self, happened: Sequence[JobEvent]) -> None:
         by_job: dict[JobId, list[JobEvent]] = {}
-        for event in news.events:
-            if self._is_new(event):
-                by_job.setdefault(event.job_id, []).append(event)
-        for job_id in by_job.keys() & self._of_job.keys():
-            for follower in list(self._of_job[job_id]):
-                follower.hear(by_job[job_id])
-        if self._of_all and by_job:
-            events = [event for happened in by_job.values() for event in happened]
-            for follower in list(self._of_all):
-                if wanted := [event for event in events if follower.wants(event)]:
-                    follower.hear(wanted)
+        for event in happened:
+            by_job.setdefault(event.job_id, []).append(event)
+        theirs = [
+            (follower, by_job[job_id])
+            for job_id in by_job.keys() & self._of_job.keys()
+            for follower in self._of_job[job_id]
+        ]
+        everyones = [
+            (follower, list(filter(follower.wants, happened))) for follower in self._of_all
+        ]
+        for at, (follower, events) in enumerate(theirs + everyones, 1):
+            if events:
+                follower.hear(events)
+            if not at % _AT_ONCE:
+                await asyncio.sleep(0)
 
     def _is_new(self, event: JobEvent) -> bool:
         if event.kind is EventKind.STARTED:

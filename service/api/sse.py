@@ -26,6 +26,7 @@ _RETRY = (
     b"retry: 2000\n\n"  #: milliseconds after which a client that has lost its stream comes again
 )
 _BEAT = b": still here\n\n"
+_SHORT = 16_384  #: characters; what is longer is not remembered for the next reader
 
 LAST_EVENT_ID = Parameter(
     "Last-Event-ID",
@@ -70,9 +71,9 @@ def _response(steps: Steps, written: Callable[[Sequence[JobEvent]], bytes]) -> R
     if streams.full:
         raise Refusal(
             TOO_MANY_STREAMS,
-            f"{streams.open} event streams are open (setting: max_streams)"
-            if streams.most
-            else "the service is stopping",
+            "the service is stopping"
+            if running().stopping.is_set()
+            else f"{streams.open} event streams are open (setting: max_streams)",
             headers={"Retry-After": "5"},
         )
     head = current_request().method == "HEAD"
@@ -94,14 +95,19 @@ def _last_event_id() -> EventId:
         raise InvalidArguments([Problem(f"/header/{LAST_EVENT_ID.name}", str(error))]) from None
 
 
-@lru_cache(maxsize=512)  # many may follow one job
 def _frame(event: JobEvent) -> bytes:
-    return f"id: {event.id}\n".encode() + _frame_without_id(event)
+    return b"id: %b\n%b" % (str(event.id).encode(), _frame_without_id(event))
 
 
-@lru_cache(maxsize=512)
 def _frame_without_id(event: JobEvent) -> bytes:
+    return _written(event) if len(event.detail or "") <= _SHORT else _write(event)
+
+
+def _write(event: JobEvent) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (event.kind.encode(), to_json(event_object(event)))
+
+
+_written = lru_cache(maxsize=128)(_write)  # many may follow one job
 
 
 def event_object(event: JobEvent) -> dict[str, Any]:
