@@ -2,7 +2,7 @@
 
 import time
 
-from jobs import task
+from jobs import current_job, task
 
 
 @task(name="bench.noop")
@@ -27,3 +27,11 @@ def spin(seconds: float) -> int:
 @task(name="bench.fresh", isolation="fresh")
 def fresh() -> None:
     """Nothing, in a process of its own."""
+
+
+@task(name="bench.talk")
+def talk(seconds: float) -> None:
+    """Say something ten times a second."""
+    for step in range(int(10 * seconds)):
+        current_job.progress(step)
+        time.sleep(0.1)

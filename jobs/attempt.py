@@ -10,6 +10,7 @@ from typing import Any
 from .current import CurrentJob
 from .failures import failure, interrupted, traceback
 from .model import ErrorKind, Invocation, JobError, JobState, Outcome, now_ms
+from .progress import ProgressNote
 from .protocols import Interrupt
 from .registry import Task
 from .retry import ONCE, Reject, Retry
@@ -40,8 +41,10 @@ class Attempt:
     loop_task: asyncio.Task[Outcome] | None = None
     cancellable = False
 
-    def __init__(self, invocation: Invocation) -> None:
-        self.invocation, self.args = invocation, invocation.args
+    def __init__(
+        self, invocation: Invocation, told: Callable[[str, ProgressNote], None] | None = None
+    ) -> None:
+        self.invocation, self.args, self.told = invocation, invocation.args, told
         self.started_at = now_ms()
 
     @property
@@ -49,7 +52,7 @@ class Attempt:
         """What `current_job` is while it runs."""
         of = self.invocation
         return CurrentJob(
-            of.job_id, of.task, of.attempt, of.max_attempts, self.is_stopping, of.owner
+            of.job_id, of.task, of.attempt, of.max_attempts, self.is_stopping, of.owner, self.told
         )
 
     def is_stopping(self) -> bool:

@@ -15,6 +15,7 @@ from typing import Literal
 from . import processes, wire
 from .errors import JobsError
 from .model import JobId, JobState, Outcome, Usage, now_ms
+from .progress import ProgressNote
 from .protocols import Interrupt
 
 INTERRUPT_SIGNAL = getattr(signal, "SIGRTMIN", signal.SIGUSR2)  # RTMIN: nothing else uses it
@@ -48,6 +49,10 @@ class Channel:
         self._job: JobId | None = None
         self._withdrawn: set[int] = set()
         self._unsent = b""
+        self._progress: ProgressNote | None = None  # the latest that has not been sent
+        self._unheard = (
+            False  # one has been sent, and the service not said that it may have another
+        )
         self._calls: dict[int, Future[bytes]] = {}
         self._last_call = 0
         threading.Thread(target=self._listen, name="jobs lane", daemon=True).start()
@@ -61,6 +66,7 @@ class Channel:
                 self._withdrawn.discard(serial)
                 return False
             self._serial, self._job = serial, job_id
+            self._unheard = False
         self._send(self._unsent + wire.frame(wire.STARTED, serial, wire.WHEN.pack(now_ms())))
         self._unsent = b""
         return True
@@ -73,6 +79,9 @@ class Channel:
         """Say how the job ended, at the latest when the next one begins: one write for both."""
         with self._turn:
             serial, self._job = self._serial, None
+            progress, self._progress = self._progress, None
+        if progress is not None:
+            self._unsent += wire.frame(wire.PROGRESS, serial, progress.to_json().encode())
         at = outcome.finished_at or now_ms()
         ended = wire.ENDED.pack(at, took, usage.cpu, usage.max_rss, marked)
         if outcome.state is JobState.SUCCESS:
@@ -104,12 +113,27 @@ class Channel:
 
     # --- any thread
 
+    def progress(self, job_id: str, note: ProgressNote) -> None:
+        """Tell how far the running job is; of what comes faster than the service wants it, the latest."""
+        self._refuse_forks()
+        with self._turn:
+            if (
+                job_id != self._job
+            ):  # a thread that has outlived its job, or a job that is run within one
+                return
+            if self._unheard:
+                self._progress = note
+            else:
+                self._send_progress(note)
+
+    def _send_progress(self, note: ProgressNote) -> None:
+        """While holding `_turn`: so that the job's end comes after it."""
+        self._unheard, self._progress = True, None
+        self._send(wire.frame(wire.PROGRESS, self._serial, note.to_json().encode()))
+
     def call(self, verb: Literal["add", "get", "cancel", "attempts"], body: bytes) -> Future[bytes]:
         """Ask the service; the future's result is its reply."""
-        if os.getpid() != self._pid:
-            raise JobsError(
-                "a process that a job has forked cannot reach the service: let the job ask"
-            )
+        self._refuse_forks()
         payload = json.dumps(verb).encode() + b"\n" + body
         if len(payload) > self._limit:
             raise JobsError(
@@ -122,6 +146,12 @@ class Channel:
             self._calls[number] = reply
         self._send(wire.frame(wire.CALL, number, payload))
         return reply
+
+    def _refuse_forks(self) -> None:
+        if os.getpid() != self._pid:
+            raise JobsError(
+                "a process that a job has forked cannot reach the service: let the job ask"
+            )
 
     def _send(self, data: bytes) -> None:
         in_main = threading.get_ident() == self._main
@@ -165,6 +195,12 @@ class Channel:
                 dropped = [each for each in json.loads(payload) if each > self._serial]
                 self._withdrawn.update(dropped)
             self._send(wire.frame(wire.DROPPED, 0, json.dumps(dropped).encode()))
+        elif kind == wire.HEARD:
+            with self._turn:
+                if serial == self._serial and self._job is not None:
+                    self._unheard = False
+                    if self._progress is not None:
+                        self._send_progress(self._progress)
         elif kind == wire.REPLY:
             with self._turn:
                 call = self._calls.pop(serial, None)

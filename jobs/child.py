@@ -171,6 +171,7 @@ def _runner(child: _Child) -> Runner:
         log_to_stderr()
     sealer = Sealer(boot.keys)
     runner = Runner(app, registry, sealer, carriers, max_result_bytes=boot.max_result_bytes)
+    runner.told = child.channel.progress
     current.install(LaneSubmitter(child.channel, runner, sealer, boot.max_args_bytes))
     return runner
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 
 from .errors import JobsError, NotRunning
 from .handle import Client, JobHandle
+from .progress import ProgressNote
 from .retry import Retry
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ class CurrentJob:
     max_attempts: int
     stopping: Callable[[], bool] = field(repr=False, compare=False)
     owner: str | None = None  #: whose it is: the jobs that it submits are theirs too
+    told: Callable[[str, ProgressNote], None] | None = field(
+        default=None, repr=False, compare=False
+    )
 
     def cancelled(self) -> bool:
         """Whether the job has been asked to stop: by a cancel, its timeout or a shutdown.
@@ -32,6 +36,18 @@ class CurrentJob:
         From any thread that runs in the job's context. What the job raises once it has been told so
         counts as being stopped; what it returns is its result."""
         return self.stopping()
+
+    def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
+        """Say how far the job is: `done` of `total`, in any unit, and a `message` for people, of which 1,000
+        characters are kept.
+
+        Cheap: call it as often as you like, from any thread that runs in the job's context. A few times a
+        second the latest is kept, and the last of all. It is the `progress` of the job, and an event. Raises
+        ValueError for what is not a number from 0 to 2**53."""
+        note = ProgressNote(done, total, message)
+        note.check()
+        if self.told is not None:
+            self.told(self.id, note)
 
     def retry(
         self,

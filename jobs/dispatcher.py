@@ -10,7 +10,18 @@ from typing import Any
 from . import wire
 from .errors import JobsError, StoreError, UnknownTask
 from .model import ErrorKind, Invocation, Job, JobError, JobId, JobState, Outcome, now_ms
-from .protocols import Call, Engine, Event, Interrupt, Store, Wake, Withdrawn
+from .protocols import (
+    Call,
+    Engine,
+    Event,
+    Interrupt,
+    Progress,
+    Started,
+    Store,
+    Wake,
+    Withdrawn,
+    Wrote,
+)
 from .registry import Registry
 from .retry import ONCE, RetryPolicy
 from .submission import MAX_ATTEMPTS
@@ -40,12 +51,14 @@ class Dispatcher:
         retention: float,
         changed: Callable[[Iterable[JobId]], None],
         ended: Callable[[Mapping[JobId, tuple[Job, Outcome]]], None],
+        happened: Callable[[], None],
     ) -> None:
         self._store, self._engine, self._registry = store, engine, registry
         self._max_crashes, self._retention, self._changed = max_crashes, retention, changed
-        self._ended = ended
+        self._ended, self._happened = ended, happened
         self._bell = asyncio.Event()
         self._events: list[Event] = []
+        self._unsaid: list[Progress | Wrote] = []
         self._unsaved: list[Outcome] = []
         self._unreleased: list[Invocation | Outcome] = []
         self._running: dict[JobId, Job] = {}
@@ -112,7 +125,8 @@ class Dispatcher:
         if self._cancels:
             await self._interrupt()
         # Started together, these share one transaction.
-        await _all(self._save(), self._release(), self._claim())
+        steps = [self._say()] if self._unsaid else []
+        await _all(*steps, self._save(), self._release(), self._claim())
 
     async def _interrupt(self) -> None:
         self._cancels = False
@@ -141,6 +155,8 @@ class Dispatcher:
                 task = asyncio.create_task(self._answer(event))
                 self._calls.add(task)
                 task.add_done_callback(self._calls.discard)
+            elif not isinstance(event, Started):
+                self._unsaid.append(event)
 
     def _decide(self, job: Job, outcome: Outcome) -> Outcome:
         """Whether the job runs once more: a crash by its own budget, other failures as the job itself says
@@ -171,6 +187,18 @@ class Dispatcher:
         except UnknownTask:
             return ONCE
 
+    async def _say(self) -> None:
+        said, self._unsaid = self._unsaid, []
+        try:
+            await self._store.say(said)
+        except BaseException:
+            # Lines are kept without a gap; of progress the latest is enough.
+            latest = {one.job_id: one for one in said if isinstance(one, Progress)}
+            kept = [one for one in said if isinstance(one, Wrote) or latest[one.job_id] is one]
+            self._unsaid = kept + self._unsaid
+            raise
+        self._happened()
+
     async def _save(self) -> None:
         if not self._unsaved:
             return
@@ -196,6 +224,7 @@ class Dispatcher:
                 )
         self._ended(ended)
         self._changed(counted - ended.keys())
+        self._happened()
 
     async def _release(self) -> None:
         if not self._unreleased:
@@ -222,6 +251,7 @@ class Dispatcher:
             for job in claim.jobs:
                 self._running[job.id] = job
             self._engine.start([self._invocation(job) for job in claim.jobs])
+            self._happened()
             if self._work and self._engine.free:
                 self._bell.set()
         if claim.next_due is not None:

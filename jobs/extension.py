@@ -32,6 +32,7 @@ from .settings import Settings
 from .shadowing import check_shadowing
 from .snapshot import Carrier, carried, origin
 from .stores import open_store
+from .streams import Streams
 from .submission import NO_OPTIONS, Options, check_size, new_job
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ class Jobs:
         self.sealer = Sealer(keys)
         self._carried = self._carry | set(self.settings.carry)
         engine = self._engine(keys) if self.settings.lane_count else None
-        self._operation = Operation(self.store, engine, self.registry, self.settings)
+        self._operation = Operation(self.store, engine, self.registry, self.settings, self.stopping)
         await stack.enter_async_context(self._operation)
         current.opened(self)
         stack.callback(current.closed, self)
@@ -348,6 +349,14 @@ class Jobs:
         if (lane := current.lane()) is not None:
             return await lane.attempts(job_id)
         return await self._here(lambda: self.store.attempts(job_id))
+
+    @property
+    def streams(self) -> Streams:
+        """Those who follow what happens to jobs, on the event loop that Jobs was opened on. Raises `NotRunning`."""
+        self._refuse_unless_open()
+        if asyncio.get_running_loop() is not self._loop:
+            raise NotRunning("jobs can be followed only on the event loop that Jobs was opened on")
+        return self._operation.streams
 
     async def ended(self, job_id: JobId, timeout: float | None) -> Job:
         """The job once it has ended. Raises `JobNotFound`, `ResultTimeout`, inside a job `WouldDeadlock`."""

@@ -11,6 +11,7 @@ from .dispatcher import Dispatcher
 from .protocols import Engine, Store, Wake
 from .registry import Registry
 from .settings import Settings
+from .streams import Streams
 from .waiters import Waiters
 
 log = logging.getLogger("jobs")
@@ -21,9 +22,15 @@ class Operation:
     what ends elsewhere. Leaving it lets running jobs finish within the grace."""
 
     def __init__(
-        self, store: Store, engine: Engine | None, registry: Registry, settings: Settings
+        self,
+        store: Store,
+        engine: Engine | None,
+        registry: Registry,
+        settings: Settings,
+        stopping: asyncio.Event,
     ) -> None:
         self.waiters = Waiters(store)
+        self.streams = Streams(store, stopping, most=settings.max_streams)
         self._store, self._engine, self._grace = store, engine, settings.grace
         self._dispatcher: Dispatcher | None = None
         self._run: asyncio.Task[None] | None = None
@@ -36,6 +43,7 @@ class Operation:
                 retention=settings.retention,
                 changed=self.waiters.notify,
                 ended=self.waiters.deliver,
+                happened=self.streams.nudge,
             )
         self._stack = AsyncExitStack()
 
@@ -44,6 +52,7 @@ class Operation:
             if self._engine is not None and self._dispatcher is not None:
                 await stack.enter_async_context(self._dispatching(self._engine, self._dispatcher))
             await stack.enter_async_context(_beside(self._listen(), "jobs doorbell"))
+            await stack.enter_async_context(_beside(self.streams.run(), "jobs streams"))
             self._stack = stack.pop_all()
         return self
 
@@ -79,6 +88,7 @@ class Operation:
     async def _listen(self) -> None:
         while True:
             wake = await self._store.wait()
+            self.streams.nudge()
             if self._dispatcher is not None:
                 self._dispatcher.wake(wake)
             if Wake.ENDED in wake:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Flag, StrEnum, auto
 from typing import Literal, Protocol
 
+from .events import EventId, EventMark, JobEvent, News
 from .keys import ApiKey
 from .model import (
     AttemptRecord,
@@ -62,6 +63,18 @@ class Store(AbstractAsyncContextManager["Store"], Protocol):
     async def log(self, job_id: JobId, attempt: int | None = None) -> bytes:
         """What the attempts that have ended wrote, oldest first, as UTF-8; only that number's, if given.
         Raises `JobNotFound`."""
+
+    async def say(self, said: Sequence["Progress | Wrote"]) -> None:
+        """Keep what running jobs say, in this order; their last progress becomes the job's. It counts only
+        for jobs that are claimed by this process and on that attempt. To be called before `finish`; it need
+        not survive a loss of power."""
+
+    async def events(self, job_id: JobId, after: EventId) -> tuple[Sequence[JobEvent], bool]:
+        """The next of a job's events, in order, and whether there are more already. Raises `JobNotFound`."""
+
+    async def news(self, since: EventMark | None, job_ids: Collection[JobId] | None = None) -> News:
+        """What has happened since then to these jobs, or to all. The start of an attempt under way is told
+        each time. With None only the mark, to begin at."""
 
     async def find(self, query: JobQuery) -> JobPage:
         """A page of jobs, newest first."""
@@ -138,11 +151,20 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a job says of itself while it runs (JSON text)."""
+    """How far a running job says it is (JSON text)."""
 
     job_id: JobId
     attempt: int
-    progress: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wrote:
+    """Whole lines that a running job has written: the next of its log, as the outcome will have it."""
+
+    job_id: JobId
+    attempt: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +185,7 @@ class Call:
     reply: Callable[[bytes], None]
 
 
-Event = Started | Outcome | Progress | Withdrawn | Call
+Event = Started | Outcome | Progress | Wrote | Withdrawn | Call
 
 
 class Engine(AbstractAsyncContextManager["Engine"], Protocol):

@@ -13,6 +13,7 @@ from .attempt import Attempt, caught, in_thread
 from .errors import BadContext, JobInterrupted, JsonTooLarge, Problem
 from .frameworks import framework_of
 from .model import ErrorKind, Invocation, Job, JobId, Outcome
+from .progress import ProgressNote
 from .protocols import Interrupt
 from .registry import Registry
 from .sealed import unpack
@@ -43,6 +44,8 @@ class Runner:
         self._app, self._registry, self._sealer = app, registry, sealer
         self._framework = None if app is None else framework_of(app)
         self._carriers, self._max_result_bytes = carriers, max_result_bytes
+        self.told: Callable[[str, ProgressNote], None] | None = None
+        """What to do with the progress of a job, which is named by its id; called in any thread."""
         self._attempts: dict[JobId, Attempt] = {}
         self._main: Attempt | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -53,7 +56,7 @@ class Runner:
 
     def expect(self, invocation: Invocation) -> None:
         """An attempt that is about to be run, or forgotten: it can be interrupted from now on."""
-        self._attempts[invocation.job_id] = Attempt(invocation)
+        self._attempts[invocation.job_id] = Attempt(invocation, self.told)
 
     def forget(self, invocation: Invocation) -> None:
         """It does not run after all."""
@@ -135,7 +138,7 @@ class Runner:
     async def run_async(self, invocation: Invocation) -> Outcome:
         """Run an attempt on the running loop, a sync function in a thread of its own (where nothing can
         stop it)."""
-        attempt = self._attempts[invocation.job_id] = Attempt(invocation)
+        attempt = self._attempts[invocation.job_id] = Attempt(invocation, self.told)
         try:
             self._prepare(attempt)
             work = self._attend(attempt, lambda: in_thread(lambda: self._call_sync(attempt)))

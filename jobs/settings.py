@@ -118,6 +118,15 @@ class Settings(BaseSettings):
         ge=1,
         description="Requests that one process answers at one time, streams and websockets aside.",
     )
+    max_streams: int = Field(
+        2000, ge=0, description="Event streams that one process has open at one time."
+    )
+    heartbeat: float = Field(
+        15.0,
+        gt=0,
+        le=3600,
+        description="Seconds without an event after which a stream sends a comment, so that proxies keep it open.",
+    )
     rate_limit: str | None = Field(
         None,
         pattern=r"^[1-9][0-9]{0,8}/[smh]$",

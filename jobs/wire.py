@@ -34,10 +34,13 @@ MARKING: Final = 7  #: the job is over, and the mark about to be written behind 
 RETIRE: Final = (
     8  #: JSON of a `Retirement`: it ends here, and what it has not begun is to run elsewhere
 )
+PROGRESS: Final = 9  #: JSON text; the next one only after `HEARD`
 # To the child.
 INTERRUPT: Final = 16  #: why, as `Interrupt` spells it
 WITHDRAW: Final = 17  #: JSON list of serials to drop if they have not begun
 REPLY: Final = 18  #: the answer to the call of that serial
+
+HEARD: Final = 19  #: the progress of the job with that serial
 
 WHEN: Final = struct.Struct("!Q")  #: wall clock, ms
 ENDED: Final = struct.Struct("!QddQ?")

@@ -627,3 +627,59 @@ async def scheduling() -> tuple[int, str]:
     while path.exists() and not path.read_text().strip().endswith(group):
         await asyncio.sleep(0.01)
     return os.nice(0), path.read_text().strip() if path.exists() else group
+
+
+# --- what a job says of itself
+
+
+@task
+def reports(steps: int, message: str | None = None) -> None:
+    for step in range(1, steps + 1):
+        current_job.progress(step, steps, message)
+
+
+@task
+async def reports_async(steps: int, message: str | None = None) -> None:
+    for step in range(1, steps + 1):
+        current_job.progress(step, steps, message)
+
+
+@task
+def reports_from_a_thread(steps: int) -> None:
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(reports.fn, steps))
+    thread.start()
+    thread.join()
+
+
+@task
+async def reports_until(steps: int, file: str) -> None:
+    """Report all the steps at once, then run until the file is there."""
+    for step in range(1, steps + 1):
+        current_job.progress(step)
+    while not Path(file).exists():
+        await asyncio.sleep(0.005)
+
+
+@task
+def reports_what_it_may_not() -> list[str]:
+    said = []
+    for wrong in (-1, float("nan"), float("inf"), 2**53 + 1, True, "1", None):
+        for args in ((wrong,), (1, wrong)):
+            try:
+                current_job.progress(*args)
+            except ValueError as error:
+                said.append(str(error))
+    try:
+        current_job.progress(1, 2, b"bytes")
+    except ValueError as error:
+        said.append(str(error))
+    return said
+
+
+@task
+def writes_until(text: str, file: str) -> None:
+    """Write, then run until the file is there."""
+    print(text, end="", flush=True)
+    while not Path(file).exists():
+        time.sleep(0.005)

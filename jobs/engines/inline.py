@@ -8,14 +8,17 @@ write is not captured, and what they use not measured: they share a process with
 import asyncio
 import contextlib
 import os
+import threading
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Self
 
 from jobs.model import Invocation, JobId, JobState, Outcome
-from jobs.protocols import Event, Interrupt, Started
+from jobs.progress import ProgressNote
+from jobs.protocols import Event, Interrupt, Progress, Started
 from jobs.runner import Runner
 
+_BETWEEN_PROGRESS = 0.1  #: seconds
 _STOP_GRACE = 1.0  #: seconds that cancelled jobs have at shutdown
 
 
@@ -25,11 +28,15 @@ class InlineEngine:
     def __init__(self, runner: Runner, *, slots: int, grace: float) -> None:
         self._runner, self._slots, self._grace = runner, slots, grace
         self._running: dict[JobId, tuple[Invocation, asyncio.Task[None]]] = {}
+        runner.told = self._hear
+        self._heard: dict[str, ProgressNote] = {}  # the latest of each job, not passed on yet
+        self._hearing = threading.Lock()
         self._events: list[Event] = []
         self._bell = asyncio.Event()
         self._closing = self._closed = False
 
     async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
         return self
 
     async def __aexit__(
@@ -101,8 +108,27 @@ class InlineEngine:
         finally:
             if timer is not None:
                 timer.cancel()
+        self._pass_on(invocation.job_id)
         del self._running[invocation.job_id]
         self._report(outcome._replace(pid=os.getpid()))
+
+    def _hear(self, job_id: str, note: ProgressNote) -> None:
+        """In any thread."""
+        with self._hearing:
+            first = job_id not in self._heard
+            self._heard[job_id] = note
+        if first:
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                self._loop.call_soon_threadsafe(
+                    self._loop.call_later, _BETWEEN_PROGRESS, self._pass_on, job_id
+                )
+
+    def _pass_on(self, job_id: str) -> None:
+        with self._hearing:
+            note = self._heard.pop(job_id, None)
+        running = self._running.get(JobId(job_id))
+        if note is not None and running is not None:
+            self._report(Progress(running[0].job_id, running[0].attempt, note.to_json()))
 
     def _report(self, event: Event) -> None:
         self._events.append(event)

@@ -11,6 +11,7 @@ class JobLog:
         self._head_bytes = cap - self.tail_bytes
         self._head, self._tail = bytearray(), bytearray()
         self._written = 0
+        self._told = 0  # of the head
 
     @property
     def room(self) -> int:
@@ -30,6 +31,14 @@ class JobLog:
         """So many were written that nobody has looked at. For when there is no more `room`."""
         self._written += count
         self._tail.clear()
+
+    def fresh_lines(self) -> str:
+        """The whole lines that have come to the beginning since the last call; of the end there are none."""
+        cut = max(self._head.rfind(b"\n", self._told), self._head.rfind(b"\r", self._told)) + 1
+        if not cut:
+            return ""
+        fresh, self._told = self._head[self._told : cut], cut
+        return _readable(fresh)
 
     def text(self) -> str:
         """As text that any store can hold."""

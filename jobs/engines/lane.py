@@ -10,7 +10,7 @@ from time import monotonic
 from jobs import wire
 from jobs.child import Boot
 from jobs.model import Invocation, JobId, Usage
-from jobs.protocols import Call, Event, Interrupt, Started, Withdrawn
+from jobs.protocols import Call, Event, Interrupt, Progress, Started, Withdrawn, Wrote
 
 from . import endings
 from .flights import Flight, Flights
@@ -24,6 +24,7 @@ from .retirements import Retirements
 _SLOW = 0.05  #: seconds; who waits behind a job that runs longer is taken elsewhere
 _UNRESPONSIVE = 10.0  #: seconds within which a child must begin a job that it has
 _MANY = 5  #: jobs in the lane; with fewer, each is heard of at once
+_BETWEEN_PROGRESS = 0.1  #: seconds, at least
 _DYING = 1.0  #: seconds between the end of a child's channel and its own
 
 
@@ -229,6 +230,8 @@ class Lane:
         elif kind == wire.RETIRE:
             self._retiring = True
             self._retirements.tell(payload)
+        elif kind == wire.PROGRESS:
+            self._progress(serial, payload)
         elif kind == wire.CALL:
             verb, _, body = payload.partition(b"\n")
             reply = partial(self._reply, serial)
@@ -245,6 +248,13 @@ class Lane:
         self._report(Started(invocation.job_id, invocation.attempt, flight.pid))
         if flight.why is not None:  # it began before its withdrawal came
             self._stop(serial, flight, flight.why)
+
+    def _progress(self, serial: int, payload: bytes) -> None:
+        flight = self._flights.get(serial)
+        if flight is not None:
+            flight.progress_at = monotonic()
+            of = flight.invocation
+            self._report(Progress(of.job_id, of.attempt, payload.decode()))
 
     def _end(self, kind: int, serial: int, payload: bytes) -> None:
         flight = self._flights.remove(serial)
@@ -283,6 +293,7 @@ class Lane:
             if self._flights and now - self._sign_of_life > _UNRESPONSIVE:
                 self.kill(f"did not begin its next job for {_UNRESPONSIVE:g} s")
             return
+        self._follow(flight, now)
         if overslept:
             flight.began += overslept
             if flight.kill_at is not None:
@@ -299,6 +310,17 @@ class Lane:
         if now - flight.began > _SLOW:
             self._flights.is_slow(flight)
             self.withdraw()
+
+    def _follow(self, flight: Flight, now: float) -> None:
+        """Pass on what the job has written meanwhile, and let it send its progress again."""
+        if text := self._output.fresh_lines():
+            self._report(Wrote(flight.invocation.job_id, flight.invocation.attempt, text))
+            self._ring()
+        if flight.progress_at is not None and now - flight.progress_at >= _BETWEEN_PROGRESS:
+            flight.progress_at = None
+            found = self._flights.find(flight.invocation.job_id)
+            assert found is not None
+            self._channel.send(wire.frame(wire.HEARD, found[0]))
 
     # --- the end
 

@@ -65,6 +65,10 @@ class LaneOutput:
         log, self._log = self._log, None
         return None if log is None else log.text()
 
+    def fresh_lines(self) -> str:
+        """The lines that the running job has written since the last call, as far as they have been read."""
+        return "" if self._log is None else self._log.fresh_lines()
+
     def close(self) -> str | None:
         """The process has ended: what the job wrote, if anything, that it ran."""
         if self._fd is None:

@@ -2,14 +2,16 @@
 
 import json
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from jobs.errors import JobNotFound
+from jobs.events import EventId, EventMark, JobEvent, News
 from jobs.keys import ApiKey
 from jobs.model import AttemptRecord, Job, JobId, JobPage, JobQuery, JobState
 
+from . import events
 from .attempts import to_record
 from .connection import Connection
 from .faults import translated
@@ -47,6 +49,9 @@ OWNED = LISTING | {
 
 _NO_END = 2**63 - 1
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 
 class Reads:
     """What the store knows. `lister` is apart, so that a long list holds nobody up who asks for one job."""
@@ -74,6 +79,14 @@ class Reads:
         if not rows:
             raise JobNotFound(job_id)
         return b"".join(log for (log,) in rows if log is not None)
+
+    async def events(self, job_id: JobId, after: EventId) -> tuple[Sequence[JobEvent], bool]:
+        """See `Store.events`."""
+        return await self._run(self._lister, events.history, job_id, after)
+
+    async def news(self, since: EventMark | None, job_ids: Collection[JobId] | None) -> News:
+        """See `Store.news`."""
+        return await self._run(self._lister, events.news, since, job_ids)
 
     async def states(self, job_ids: Collection[JobId]) -> dict[JobId, JobState]:
         """See `Store.states`."""
@@ -109,8 +122,17 @@ class Reads:
     async def _rows(
         self, connection: Connection, statement: str, values: dict[str, Any]
     ) -> list[tuple[Any, ...]]:
+        return await self._run(connection, _fetch, statement, values)
+
+    async def _run(
+        self,
+        connection: Connection,
+        read: Callable[Concatenate[sqlite3.Connection, P], R],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R:
         try:
-            return await connection.run(_fetch, statement, values)
+            return await connection.run(read, *args, **kwargs)
         except sqlite3.Error as error:
             raise translated(error, self._path) from error
 

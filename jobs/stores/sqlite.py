@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from jobs.errors import StoreError, StoreFull
+from jobs.events import EventId, EventMark, JobEvent, News
 from jobs.keys import ApiKey
 from jobs.model import (
     AttemptRecord,
@@ -23,7 +24,7 @@ from jobs.model import (
     JobState,
     Outcome,
 )
-from jobs.protocols import Wake
+from jobs.protocols import Progress, Wake, Wrote
 
 from . import migrate
 from .ballast import Ballast
@@ -31,6 +32,7 @@ from .bell import Bell
 from .claimant import Claimant, forget, new_name
 from .commits import Commits
 from .connection import Connection, close_writer, connect_reader, to_the_end
+from .events import SAY
 from .faults import translated
 from .gate import Gate
 from .keys import ADD_KEY, REVOKE_KEY
@@ -194,6 +196,10 @@ class SQLiteStore:
         """See `Store.finish`."""
         return await self._parts.writer.submit(FINISH, outcomes)
 
+    async def say(self, said: Sequence[Progress | Wrote]) -> None:
+        """See `Store.say`."""
+        await self._parts.writer.submit(SAY, said)
+
     async def release(self, unspent: Sequence[Invocation | Outcome]) -> None:
         """See `Store.release`."""
         await self._parts.writer.submit(RELEASE, unspent)
@@ -255,6 +261,14 @@ class SQLiteStore:
     async def log(self, job_id: JobId, attempt: int | None = None) -> bytes:
         """See `Store.log`."""
         return await self._parts.reads.log(job_id, attempt)
+
+    async def events(self, job_id: JobId, after: EventId) -> tuple[Sequence[JobEvent], bool]:
+        """See `Store.events`."""
+        return await self._parts.reads.events(job_id, after)
+
+    async def news(self, since: EventMark | None, job_ids: Collection[JobId] | None = None) -> News:
+        """See `Store.news`."""
+        return await self._parts.reads.news(since, job_ids)
 
     async def states(self, job_ids: Collection[JobId]) -> dict[JobId, JobState]:
         """See `Store.states`."""

@@ -101,6 +101,26 @@ UPDATE jobs SET
 WHERE seq IN (SELECT seq FROM given)
 RETURNING seq, id, state
 
+-- say --
+-- What a running job says; only its claimant has heard it.
+INSERT INTO events (job, run, attempt, kind, at, data)
+SELECT seq, 1 + (SELECT count(*) FROM attempts WHERE job = seq), attempt, :kind, :at, :data FROM jobs
+WHERE id = :id AND attempt = :attempt AND claimed_by = :claimant AND state = 'STARTED'
+
+-- set_progress --
+-- How far a running job is.
+UPDATE payloads SET progress = :data
+WHERE seq = (
+    SELECT seq FROM jobs
+    WHERE id = :id AND attempt = :attempt AND claimed_by = :claimant AND state = 'STARTED'
+)
+
+-- note_event --
+-- What no attempt tells of a job.
+INSERT INTO events (job, run, attempt, kind, at, data)
+SELECT seq, 1 + (SELECT count(*) FROM attempts WHERE job = seq), attempt, :kind, :at, x'' FROM jobs
+WHERE seq IN (SELECT value FROM json_each(:seqs))
+
 -- found --
 -- How a job stands.
 SELECT seq, state, attempt FROM jobs WHERE id = :id
@@ -160,8 +180,18 @@ ORDER BY finished_at LIMIT :limit
 DELETE FROM payloads WHERE seq IN (SELECT value FROM json_each(:seqs))
 
 -- forget_attempts --
+-- Of these jobs; but the newest row of all stays, so that no number is given twice.
+DELETE FROM attempts
+WHERE job IN (SELECT 0 UNION ALL SELECT value FROM json_each(:seqs)) AND id < (SELECT max(id) FROM attempts)
+
+-- blank_attempt --
+-- If that was one of theirs, it is nobody's from now on.
+UPDATE attempts SET job = 0, log = NULL, error = iif(error IS NULL, NULL, '{}')
+WHERE job IN (SELECT value FROM json_each(:seqs))
+
+-- forget_events --
 -- Of these jobs.
-DELETE FROM attempts WHERE job IN (SELECT value FROM json_each(:seqs))
+DELETE FROM events WHERE job IN (SELECT value FROM json_each(:seqs))
 
 -- forget_jobs --
 -- These jobs.
@@ -192,6 +222,58 @@ SELECT log
 FROM jobs LEFT JOIN attempts ON job = seq AND log IS NOT NULL AND (:number IS NULL OR number = :number)
 WHERE jobs.id = :id
 ORDER BY attempts.id
+
+-- newest --
+-- The highest number of each thing that events are read from.
+SELECT
+    coalesce((SELECT max(seq) FROM jobs), 0),
+    coalesce((SELECT max(id) FROM attempts), 0),
+    coalesce((SELECT max(id) FROM events), 0)
+
+-- stand --
+-- What events tell of the jobs themselves.
+SELECT
+    jobs.seq, jobs.id, task, queue, owner, state, jobs.attempt, created_at, jobs.started_at, jobs.finished_at,
+    (SELECT count(*) FROM attempts AS every WHERE every.job = jobs.seq)
+FROM {source}
+WHERE {which}
+LIMIT :limit
+
+-- ended --
+-- Attempts that have ended, with their jobs; which run of the job each was, and how much it wrote.
+SELECT
+    jobs.seq, jobs.id, task, queue, owner, state, jobs.attempt, created_at, jobs.started_at, jobs.finished_at,
+    (SELECT count(*) FROM attempts AS every WHERE every.job = jobs.seq),
+    attempts.id, number, outcome, attempts.error, attempts.started_at, attempts.finished_at,
+    (SELECT count(*) FROM attempts AS every WHERE every.job = jobs.seq AND every.id <= attempts.id),
+    coalesce(length(log), 0)
+FROM attempts CROSS JOIN jobs ON jobs.seq = attempts.job
+WHERE {which}
+ORDER BY attempts.id
+LIMIT :limit
+
+-- said --
+-- What jobs have said, with those jobs.
+SELECT
+    jobs.seq, jobs.id, task, queue, owner, state, jobs.attempt, created_at, jobs.started_at, jobs.finished_at,
+    (SELECT count(*) FROM attempts AS every WHERE every.job = jobs.seq),
+    events.id, run, events.attempt, kind, at, data
+FROM events CROSS JOIN jobs ON jobs.seq = events.job
+WHERE {which}
+ORDER BY events.id
+LIMIT :limit
+
+-- unsaid --
+-- What an attempt wrote besides what it has been heard to say.
+SELECT substr(log, 1 + (
+    SELECT coalesce(sum(length(data)), 0) FROM events
+    WHERE events.job = attempts.job AND run = :run AND kind = 'log'
+))
+FROM attempts WHERE id = :id
+
+-- why --
+-- A job ended so.
+SELECT error FROM payloads WHERE seq = :seq
 
 -- find --
 -- A page of jobs, newest first. `source` names the index that a rare state has.

@@ -10,7 +10,7 @@ from jobs.errors import JobNotFound
 from jobs.model import Claim, ErrorKind, Invocation, Job, JobError, JobId, JobState, Outcome
 from jobs.protocols import Wake
 
-from . import attempts, claimant
+from . import attempts, claimant, events
 from .commits import Transaction, Verb
 from .connection import touch
 from .queries import SQL
@@ -169,6 +169,7 @@ def _release(
         (True, None, _NOT_BEGUN, seq) for seq, _, state in rows if state == "REVOKED"
     ]
     _record(transaction, revoked)
+    events.note(transaction, "revoked", [seq for _, _, _, seq in revoked])
     stopped = {one.job_id: one for one in given if isinstance(one, Outcome)}
     attempts.keep(
         transaction,
@@ -190,6 +191,7 @@ def _cancel_one(transaction: Transaction, job_id: JobId) -> JobState | JobNotFou
     if state == "PENDING":
         transaction.connection.execute(SQL["revoke"], {"seq": seq, "now": transaction.now})
         _record(transaction, [(True, None, _NOT_BEGUN, seq)])
+        events.note(transaction, "revoked", [seq])
         transaction.wake |= Wake.ENDED
     elif state == "STARTED":
         transaction.connection.execute(SQL["request_cancel"], {"seq": seq, "now": transaction.now})
@@ -218,6 +220,7 @@ def _reap(transaction: Transaction, folders: Sequence[Path]) -> list[Reaped]:
     expired = connection.execute(SQL["expire"], {"now": now, "limit": EXPIRED_AT_ONCE}).fetchall()
     _record(transaction, [(state in _ENDED, None, _LOST[state], seq) for seq, _, state in lost])
     _record(transaction, [(True, None, _EXPIRED, seq) for seq, _, _ in expired])
+    events.note(transaction, "revoked", [seq for seq, _, _ in expired])
     ended = {job_id for _, job_id, state in lost + expired if state in _ENDED}
     transaction.wake |= Wake.ENDED if ended else Wake(0)
     transaction.wake |= Wake.WORK if len(ended) < len(lost) + len(expired) else Wake(0)
@@ -236,6 +239,8 @@ def _prune_one(transaction: Transaction, ended_before: int, limit: int) -> int:
         seqs = {"seqs": json.dumps([seq for (seq,) in rows])}
         connection.execute(SQL["forget_payloads"], seqs)
         connection.execute(SQL["forget_attempts"], seqs)
+        connection.execute(SQL["blank_attempt"], seqs)
+        connection.execute(SQL["forget_events"], seqs)
         connection.execute(SQL["forget_jobs"], seqs)
     return len(rows)
 

@@ -7,22 +7,32 @@ from pydantic_core import to_json
 from quart import Response, request
 
 from jobs.errors import InvalidArguments, Problem
+from jobs.events import EventKind, JobEvent
 from jobs.keys import Scope
 from jobs.model import AttemptRecord
 
-from . import times
+from . import sse, times
 from .extension import running
 from .jobs import JOB_ID
 from .listing import pointer
 from .principal import visible_job
-from .problems import INVALID, UNAVAILABLE, UNKNOWN_JOB
+from .problems import INVALID, TOO_MANY_STREAMS, UNAVAILABLE, UNKNOWN_JOB
 from .render import error_object, json_response
-from .routes import Answer, Parameter, Routes
-from .schemas import AttemptList
+from .routes import Answer, Parameter, Routes, current_request
+from .schemas import AttemptList, EventObject, LogList
+from .sse import LAST_EVENT_ID, NOTHING_MORE
 
 routes = Routes("Jobs")
 
 _MOST = 2**31 - 1
+_TEXT, _JSON = "text/plain", "application/json"
+
+ACCEPT = Parameter(
+    "Accept",
+    f"{_TEXT}, if nothing else is asked for.",
+    {"enum": [_TEXT, _JSON, sse.MEDIA_TYPE]},
+    place="header",
+)
 
 NUMBER = Parameter(
     "attempt",
@@ -52,18 +62,42 @@ async def get_attempts(job_id: str) -> Response:
     "/jobs/<job_id>/logs",
     "Read what a job's attempts wrote",
     scope=Scope.READ,
-    description="Standard output, standard error and logging of the attempts that have ended, oldest first.",
-    parameters=(JOB_ID, NUMBER),
-    answers=(Answer(200, "What they wrote, in UTF-8.", media_type="text/plain"),),
-    problems=(UNKNOWN_JOB, INVALID, UNAVAILABLE),
+    description="Standard output, standard error and logging of the attempts that have ended, oldest first. With"
+    " `Accept: text/event-stream` what they write from now on too: `log` events, and `finished`.",
+    parameters=(JOB_ID, NUMBER, ACCEPT, LAST_EVENT_ID),
+    answers=(
+        Answer(200, "What they wrote, in UTF-8.", media_type=_TEXT),
+        Answer(200, "The same by attempt.", LogList),
+        Answer(200, "The same, and on.", EventObject, media_type=sse.MEDIA_TYPE),
+        NOTHING_MORE,
+    ),
+    problems=(UNKNOWN_JOB, INVALID, TOO_MANY_STREAMS, UNAVAILABLE),
 )
 async def get_logs(job_id: str) -> Response:
     number, job = _number(), await visible_job(job_id)
-    response = Response(
-        await running().store.log(job.id, number), content_type="text/plain; charset=utf-8"
-    )
+    store = running().store
+    form = current_request().accept_mimetypes.best_match((_TEXT, _JSON, sse.MEDIA_TYPE), _TEXT)
+    if form == sse.MEDIA_TYPE:
+        response = sse.job_stream(job, lambda event: _is_of_log(event, number))
+    elif form == _JSON:
+        records = await store.attempts(job.id)
+        numbers = sorted({each.number for each in records if each.log_bytes})
+        logs = [
+            {"attempt": each, "text": (await store.log(job.id, each)).decode()}
+            for each in numbers
+            if number in (None, each)
+        ]
+        response = json_response(to_json({"logs": logs}))
+    else:
+        response = Response(await store.log(job.id, number), content_type=f"{_TEXT}; charset=utf-8")
+    response.headers["Vary"] = "Accept"
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response
+
+
+def _is_of_log(event: JobEvent, number: int | None) -> bool:
+    wanted = event.kind is EventKind.LOG and number in (None, event.attempt)
+    return wanted or event.kind is EventKind.FINISHED
 
 
 def _number() -> int | None:

@@ -188,7 +188,12 @@ class _Writer:
         return [sample]
 
     def _responses(self, route: Route) -> Json:
-        responses: Json = {str(answer.status): self._answer(answer) for answer in route.answers}
+        responses: Json = {}
+        for answer in route.answers:
+            made = self._answer(answer)
+            first = responses.setdefault(str(answer.status), made)
+            if first is not made:  # the same in another form
+                first["content"] |= made["content"]
         by_status: dict[int, list[ProblemType]] = defaultdict(list)
         for kind in route.problems:
             by_status[kind.status].append(kind)

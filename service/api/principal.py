@@ -49,7 +49,11 @@ class Principal:
 
     def sees(self, job: Job) -> bool:
         """Whether this job exists, for this caller."""
-        return self.is_admin or job.owner == self.owner
+        return self.sees_jobs_of(job.owner)
+
+    def sees_jobs_of(self, owner: str | None) -> bool:
+        """Whether the jobs of this owner exist, for this caller."""
+        return self.is_admin or owner == self.owner
 
 
 Hook = Callable[[Request], Principal | Awaitable[Principal | None] | None]

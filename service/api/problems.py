@@ -164,6 +164,12 @@ OVERLOADED = ProblemType(
     "Too many requests at one time",
     "Nothing was done. Send the request again after the seconds in Retry-After (setting: max_requests).",
 )
+TOO_MANY_STREAMS = ProblemType(
+    "too-many-streams",
+    503,
+    "Too many event streams are open",
+    "Ask again after the seconds in Retry-After, or look at the job itself: GET /jobs/<id> (setting: max_streams).",
+)
 BUSY = ProblemType(
     "busy",
     503,
@@ -199,7 +205,8 @@ TYPES = {
     kind.slug: kind
     for kind in (
         MALFORMED, BAD_KEY, UNAUTHENTICATED, MISSING_SCOPE, NOT_FOUND, UNKNOWN_TASK, UNKNOWN_JOB, NOT_READY, SLOW_BODY,
-        NO_RESULT, ENDED, TOO_LARGE, MEDIA_TYPE, INVALID, KEY_REUSED, BUSY, UNAVAILABLE, FULL, *ANYWHERE,
+        NO_RESULT, ENDED, TOO_LARGE, MEDIA_TYPE, INVALID, KEY_REUSED, TOO_MANY_STREAMS, BUSY, UNAVAILABLE,
+        FULL, *ANYWHERE,
     )
 }  # fmt: skip
 

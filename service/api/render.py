@@ -24,6 +24,7 @@ def job_object(job: Job, root: str) -> dict[str, Any]:
         "result": f"{here}/result",
         "attempts": f"{here}/attempts",
         "logs": f"{here}/logs",
+        "events": f"{here}/events",
     }
     if not state.ended:
         links["cancel"] = here

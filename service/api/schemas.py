@@ -35,7 +35,16 @@ class JobLinks(_Out):
     result: str
     attempts: str
     logs: str
+    events: str
     cancel: str | None = Field(None, description="DELETE it; present until the job has ended.")
+
+
+class ProgressObject(_Out):
+    """How far a running job said it is, last."""
+
+    done: float
+    total: float | None = Field(description="What `done` will be at the end, if the job knows.")
+    message: str | None
 
 
 EXAMPLE_ID = "0199f2f0-7c3a-7000-8a61-3f1d2c9b5e77"
@@ -60,6 +69,7 @@ EXAMPLE_JOB: dict[str, JsonValue] = {
         "result": f"/jobs/{EXAMPLE_ID}/result",
         "attempts": f"/jobs/{EXAMPLE_ID}/attempts",
         "logs": f"/jobs/{EXAMPLE_ID}/logs",
+        "events": f"/jobs/{EXAMPLE_ID}/events",
         "cancel": f"/jobs/{EXAMPLE_ID}",
     },
 }
@@ -82,7 +92,7 @@ class JobObject(_Out):
     run_at: Time = Field(description="Not before then; null: as soon as possible.")
     started_at: Time
     finished_at: Time
-    progress: JsonValue
+    progress: ProgressObject | None
     error: JobErrorObject | None
     links: JobLinks
 
@@ -131,6 +141,46 @@ class AttemptList(_Out):
     """The attempts of a job that have ended, oldest first."""
 
     attempts: list[AttemptObject]
+
+
+class LogObject(_Out):
+    """What the attempts of one number wrote."""
+
+    attempt: int
+    text: str
+
+
+class LogList(_Out):
+    """What the attempts that have ended wrote, oldest first."""
+
+    logs: list[LogObject]
+
+
+EXAMPLE_EVENT: dict[str, JsonValue] = {
+    "job": EXAMPLE_ID,
+    "task": "text.stats",
+    "queue": "default",
+    "at": "2026-11-24T09:30:02.310Z",
+    "attempt": 1,
+    "progress": {"done": 3, "total": 10, "message": "chapter three"},
+}
+
+
+class EventObject(_Out):
+    """The `data` of one event; which members there are depends on its kind."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_EVENT]})
+
+    job: str = Field(description="The job's id.")
+    task: str
+    queue: str
+    at: Annotated[AwareDatetime, Field(description="RFC 3339, UTC, with milliseconds.")]
+    attempt: int = Field(0, description="Of started, progress, log and attempt_ended.")
+    progress: ProgressObject | None = Field(None, description="Of progress.")
+    text: str = Field("", description="Of log: whole lines; at the end of an attempt, the rest.")
+    outcome: AttemptEnd | None = Field(None, description="Of attempt_ended.")
+    state: JobState | None = Field(None, description="Of finished.")
+    error: JobErrorObject | None = Field(None, description="Of attempt_ended and finished.")
 
 
 class ListLinks(_Out):

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from jobs import task
+from jobs import current_job, task
 
 
 class Statistics(BaseModel):
@@ -95,3 +95,11 @@ def typed(
 async def breed() -> str:
     """Submit another job, and say which."""
     return (await echo.delay(1)).id
+
+
+@task(name="api.report")
+async def report(steps: int, last: str | None = None) -> int:
+    """Say how far it is, step by step."""
+    for step in range(1, steps + 1):
+        current_job.progress(step, steps, last if step == steps else f"step {step}")
+    return steps

@@ -9,7 +9,8 @@ import pytest
 
 import tests.tasks_for_engines  # noqa: F401 - the inline engine runs them here
 from jobs.model import ErrorKind, Invocation, JobState, Outcome, new_job_id
-from jobs.protocols import Interrupt, Started
+from jobs.progress import ProgressNote
+from jobs.protocols import Interrupt, Progress, Started
 from jobs.sealing import Sealer
 from tests.engine_play import KEYS, MODULE, Play, invoke, playing, says
 
@@ -445,3 +446,65 @@ async def test_a_closed_engine_takes_nothing(kind: str) -> None:
     async with playing(kind) as play:
         pass
     assert play.engine.free == 0
+
+
+# What a job says of itself
+
+
+def progress_of(play: Play, invocation: Invocation) -> list[dict[str, Any]]:
+    return [
+        json.loads(event.text)
+        for event in play.events
+        if isinstance(event, Progress) and event.job_id == invocation.job_id
+    ]
+
+
+@pytest.mark.parametrize("task", ["reports", "reports_async", "reports_from_a_thread"])
+async def test_the_last_progress_comes_before_the_end_and_few_before_it(
+    play: Play, task: str
+) -> None:
+    for steps in (1, 3, 20_000):
+        invocation = play.start(task, steps=steps)
+        outcome = await play.outcome(invocation)
+        assert outcome.state is JobState.SUCCESS, outcome.error
+        assert outcome.started_at is not None
+        assert outcome.finished_at is not None
+        told = progress_of(play, invocation)
+        assert told[-1] == {"done": steps, "total": steps, "message": None}
+        assert len(told) <= 2 + (outcome.finished_at - outcome.started_at) / 90
+        about = [e for e in play.events if getattr(e, "job_id", None) == invocation.job_id]
+        assert isinstance(about[-1], Outcome)
+
+
+async def test_the_last_progress_is_told_while_the_job_runs_on(play: Play, tmp_path: Path) -> None:
+    invocation = play.start("reports_until", steps=50, file=str(tmp_path / "go"))
+    await play.until(lambda: any(told["done"] == 50 for told in progress_of(play, invocation)))
+    assert play.find(Outcome, invocation) is None
+    (tmp_path / "go").touch()
+    await play.outcome(invocation)
+    assert len(progress_of(play, invocation)) < 5
+
+
+async def test_progress_is_of_numbers_and_text(play: Play) -> None:
+    invocation = play.start("reports_what_it_may_not")
+    said = json.loads((await play.outcome(invocation)).result or "")
+    assert len(said) == 2 * 7 - 1 + 1  # all but `total=None`
+    assert "progress: done must be a number, not True" in said
+    assert "progress: total must be from 0 to 2**53, not -1" in said
+    assert "progress: message must be text, not b'bytes'" in said
+
+
+async def test_a_message_is_kept_as_any_store_can_hold_it(play: Play) -> None:
+    invocation = play.start("reports", steps=1, message="ü" * 2000)
+    await play.outcome(invocation)
+    assert progress_of(play, invocation)[-1]["message"] == "ü" * 1000
+    assert ProgressNote(1, None, "a\0\ud800").to_json() == (
+        '{"done": 1, "total": null, "message": "a\\ufffd?"}'
+    )
+
+
+async def test_progress_is_of_the_job_that_runs(play: Play) -> None:
+    for steps in (7, 8):
+        invocation = play.start("reports", steps=steps)
+        await play.outcome(invocation)
+        assert {told["total"] for told in progress_of(play, invocation)} == {steps}

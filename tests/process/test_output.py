@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from jobs.model import Invocation, JobState, Outcome, Usage, new_job_id
+from jobs.protocols import Wrote
 from tests.engine_play import Play, invoke, playing
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux gives these guarantees")
@@ -302,3 +303,45 @@ async def test_the_peak_of_memory_is_the_jobs_own() -> None:
 def _rss() -> int:
     """Bytes that this process has in memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+# --- what is told of it while the job runs
+
+
+def told_of(play: Play, invocation: Invocation) -> str:
+    return "".join(
+        event.text
+        for event in play.events
+        if isinstance(event, Wrote) and event.job_id == invocation.job_id
+    )
+
+
+async def test_lines_are_told_while_the_job_runs(play: Play, tmp_path: Path) -> None:
+    text = "one\nzwö\nunfinished"
+    invocation = play.start("writes_until", text=text, file=str(tmp_path / "go"))
+    await play.until(lambda: told_of(play, invocation))
+    assert told_of(play, invocation) == "one\nzwö\n"
+    (tmp_path / "go").touch()
+    assert log_of(await play.outcome(invocation)) == text
+    assert told_of(play, invocation) == "one\nzwö\n"
+
+
+async def test_what_is_told_is_the_beginning_of_the_log_and_capped_like_it(tmp_path: Path) -> None:
+    line = b"a\0\xffb\xc3\r"
+    async with playing(max_log_bytes=1000) as play:
+        text = (line * 1000).decode("latin-1")
+        invocation = play.start("writes_until", text=text, file=str(tmp_path / "go"))
+        await play.until(lambda: told_of(play, invocation))
+        (tmp_path / "go").touch()
+        log = log_of(await play.outcome(invocation))
+        told = told_of(play, invocation)
+        assert log.startswith(told)
+        assert log.encode().startswith(told.encode())
+        assert 300 < len(told) < 1000
+
+
+async def test_a_short_job_is_told_of_with_its_end_alone(play: Play) -> None:
+    batch = [invoke("writes", text="line\n", times=1) for _ in range(200)]
+    await play.run_all(batch)
+    assert {outcome.log for outcome in play.outcomes} == {"line\n"}
+    assert len([event for event in play.events if isinstance(event, Wrote)]) < 20

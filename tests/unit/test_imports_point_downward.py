@@ -9,12 +9,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 FLOORS = {
-    0: "errors forms idempotency keys model pointers protocols settings strict_json json_writer",
+    0: "errors events forms idempotency keys model pointers protocols progress settings strict_json json_writer",
     1: "annotations current frameworks functions handle hygiene key_ring registry retry sealed sealing shadowing"
     " signature snapshot submission",
     2: "attempt channel child failures flask guardian lane_client memory output request_context_task runner"
     " stores upkeep usage wire processes",
-    3: "dispatcher engines operation portal waiters",
+    3: "dispatcher engines operation portal streams waiters",
     4: "extension",
 }
 FLOOR = {f"jobs.{name}": floor for floor, names in FLOORS.items() for name in names.split()}

@@ -32,6 +32,19 @@ def test_the_beginning_and_the_end_are_kept(pieces: list[bytes], cap: int) -> No
     assert head + written[len(head) : len(head) + int(left_out)] + tail == written
 
 
+@given(st.lists(st.text("a\n\r\0üzö", max_size=9) | st.binary(max_size=9)), st.integers(1, 60))
+def test_the_lines_told_are_the_beginning_of_the_log(pieces: list[str | bytes], cap: int) -> None:
+    log, told = JobLog(cap), ""
+    for piece in pieces:
+        log.add(piece.encode() if isinstance(piece, str) else piece)
+        fresh = log.fresh_lines()
+        assert not fresh or fresh[-1] in "\r\n"
+        told += fresh
+    assert log.text().encode().startswith(told.encode())
+    rest = log.text()[len(told) :].partition("\n…")[0]
+    assert not log.room or not set(rest) & {"\r", "\n"}
+
+
 def test_what_nobody_has_looked_at_is_counted() -> None:
     log = JobLog(10)
     log.add(b"0123456789")

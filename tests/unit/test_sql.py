@@ -10,16 +10,27 @@ from typing import Any
 import pytest
 
 from jobs.model import AttemptEnd, JobState
-from jobs.stores import attempts, keys, reads, writes
+from jobs.stores import attempts, events, keys, reads, writes
 from jobs.stores.migrate import apply
 from jobs.stores.queries import SQL, load
 from jobs.stores.reads import LISTING, OWNED
 
-STATEMENTS = {name: statement for name, statement in SQL.items() if name != "find"} | {
-    f"find {how} {state}": statement
-    for how, statements in (("any", LISTING), ("owned", OWNED))
-    for state, statement in statements.items()
-}
+STATEMENTS = (
+    {
+        name: statement
+        for name, statement in SQL.items()
+        if "{which}" not in statement and name != "find"
+    }
+    | {
+        name: getattr(events, name)
+        for name in ("STAND", "SUBMITTED", "RUNNING", "ENDED", "ENDED_SINCE", "SAID", "SAID_SINCE")
+    }
+    | {
+        f"find {how} {state}": statement
+        for how, statements in (("any", LISTING), ("owned", OWNED))
+        for state, statement in statements.items()
+    }
+)
 
 PARTIAL = {"jobs_ready", "jobs_started"}
 """Indexes that hold a few of the jobs only: those that wait, those that run. To read one through is
@@ -60,7 +71,9 @@ def test_a_file_of_another_form_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_every_statement_is_used() -> None:
-    source = "".join(Path(each.__file__).read_text() for each in (writes, reads, attempts, keys))
+    source = "".join(
+        Path(each.__file__).read_text() for each in (writes, reads, attempts, events, keys)
+    )
     assert {name for name in SQL if f'SQL["{name}"]' not in source} == set()
 
 
@@ -70,7 +83,9 @@ def test_no_statement_reads_all_jobs(database: sqlite3.Connection, name: str) ->
     values: Any = [None] * statement.count("?") or dict.fromkeys(re.findall(r":(\w+)", statement))
     plan = [row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
     for step in plan:
-        scanned = re.fullmatch(r"SCAN (jobs|payloads|attempts)(?: USING .*INDEX (\w+))?.*", step)
+        scanned = re.fullmatch(
+            r"SCAN (jobs|payloads|attempts|events|every)(?: USING .*INDEX (\w+))?.*", step
+        )
         assert scanned is None or scanned[2] in PARTIAL, plan
 
 
