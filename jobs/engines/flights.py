@@ -23,7 +23,6 @@ class Flight:
         "kill_at",
         "log",
         "pid",
-        "progress_at",
         "spared",
         "started_at",
         "why",
@@ -37,9 +36,6 @@ class Flight:
         self.log: str | None = None  #: what it wrote, once it has ended
         self.started_at = 0  #: wall clock, ms
         self.began = 0.0  #: this process's monotonic clock; what deadlines count from
-        self.progress_at: float | None = (
-            None  #: when its last progress came, until it may send more
-        )
         self.why: Interrupt | None = None
         self.kill_at: float | None = None
         self.withdrawing = False

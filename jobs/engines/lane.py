@@ -63,6 +63,9 @@ class Lane:
         self.useful = False  #: has begun a job
         self._retiring = False
         self._reserved = False  # for the one job that it has
+        self._unheard: tuple[int, float] | None = (
+            None  # whose progress came when, until it may send more
+        )
 
     async def open(self) -> None:
         """Start the process. Raises `AppNotImportable`, `OSError`."""
@@ -242,6 +245,7 @@ class Lane:
         flight.began = self._sign_of_life
         flight.pid = self._process.pid
         self._current = flight
+        self._unheard = None
         self._output.begin()
         self.useful = True
         invocation = flight.invocation
@@ -252,7 +256,7 @@ class Lane:
     def _progress(self, serial: int, payload: bytes) -> None:
         flight = self._flights.get(serial)
         if flight is not None:
-            flight.progress_at = monotonic()
+            self._unheard = serial, self._sign_of_life
             of = flight.invocation
             self._report(Progress(of.job_id, of.attempt, payload.decode()))
 
@@ -316,11 +320,9 @@ class Lane:
         if text := self._output.fresh_lines():
             self._report(Wrote(flight.invocation.job_id, flight.invocation.attempt, text))
             self._ring()
-        if flight.progress_at is not None and now - flight.progress_at >= _BETWEEN_PROGRESS:
-            flight.progress_at = None
-            found = self._flights.find(flight.invocation.job_id)
-            assert found is not None
-            self._channel.send(wire.frame(wire.HEARD, found[0]))
+        if self._unheard is not None and now - self._unheard[1] >= _BETWEEN_PROGRESS:
+            self._channel.send(wire.frame(wire.HEARD, self._unheard[0]))
+            self._unheard = None
 
     # --- the end
 

@@ -27,13 +27,6 @@ routes = Routes("Jobs")
 _MOST = 2**31 - 1
 _TEXT, _JSON = "text/plain", "application/json"
 
-ACCEPT = Parameter(
-    "Accept",
-    f"{_TEXT}, if nothing else is asked for.",
-    {"enum": [_TEXT, _JSON, sse.MEDIA_TYPE]},
-    place="header",
-)
-
 NUMBER = Parameter(
     "attempt",
     "Only attempts of this number; it comes again if a shutdown stopped the attempt.",
@@ -64,7 +57,7 @@ async def get_attempts(job_id: str) -> Response:
     scope=Scope.READ,
     description="Standard output, standard error and logging of the attempts that have ended, oldest first. With"
     " `Accept: text/event-stream` what they write from now on too: `log` events, and `finished`.",
-    parameters=(JOB_ID, NUMBER, ACCEPT, LAST_EVENT_ID),
+    parameters=(JOB_ID, NUMBER, LAST_EVENT_ID),
     answers=(
         Answer(200, "What they wrote, in UTF-8.", media_type=_TEXT),
         Answer(200, "The same by attempt.", LogList),

@@ -175,9 +175,11 @@ class EventObject(_Out):
     task: str
     queue: str
     at: Annotated[AwareDatetime, Field(description="RFC 3339, UTC, with milliseconds.")]
-    attempt: int = Field(0, description="Of started, progress, log and attempt_ended.")
+    attempt: int | None = Field(None, description="Of started, progress, log and attempt_ended.")
     progress: ProgressObject | None = Field(None, description="Of progress.")
-    text: str = Field("", description="Of log: whole lines; at the end of an attempt, the rest.")
+    text: str | None = Field(
+        None, description="Of log: whole lines; at the end of an attempt, the rest."
+    )
     outcome: AttemptEnd | None = Field(None, description="Of attempt_ended.")
     state: JobState | None = Field(None, description="Of finished.")
     error: JobErrorObject | None = Field(None, description="Of attempt_ended and finished.")
