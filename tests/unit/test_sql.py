@@ -13,11 +13,11 @@ from jobs.model import AttemptEnd, JobState
 from jobs.stores import attempts, keys, reads, writes
 from jobs.stores.migrate import apply
 from jobs.stores.queries import SQL, load
-from jobs.stores.reads import LISTING, OWNED
+from jobs.stores.reads import LISTING, NAMED, OWNED
 
 STATEMENTS = {name: statement for name, statement in SQL.items() if name != "find"} | {
     f"find {how} {state}": statement
-    for how, statements in (("any", LISTING), ("owned", OWNED))
+    for how, statements in (("any", LISTING), ("owned", OWNED), ("named", NAMED))
     for state, statement in statements.items()
 }
 
