@@ -104,7 +104,9 @@ class Channel:
 
     # --- any thread
 
-    def call(self, verb: Literal["add", "get", "cancel", "attempts"], body: bytes) -> Future[bytes]:
+    def call(
+        self, verb: Literal["add", "get", "cancel", "retry", "attempts"], body: bytes
+    ) -> Future[bytes]:
         """Ask the service; the future's result is its reply."""
         if os.getpid() != self._pid:
             raise JobsError(

@@ -41,8 +41,8 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.FAILURE: frozenset({JobState.PENDING}),
     JobState.REVOKED: frozenset({JobState.PENDING}),
 }
-"""Which stored state may follow which: what has ended changes by an explicit retry only. The SQL's CHECKs and guarded updates say the same again,
-and `tests/contract` holds the two against each other."""
+"""Which stored state may follow which: what has ended changes by an explicit retry only. The SQL's
+CHECKs and guarded updates say the same again, and `tests/contract` holds the two against each other."""
 
 
 class ErrorKind(StrEnum):

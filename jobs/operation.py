@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from .dispatcher import Dispatcher
+from .intake import Intake
 from .protocols import Engine, Store, Wake
 from .registry import Registry
 from .settings import Settings
@@ -21,7 +22,12 @@ class Operation:
     what ends elsewhere. Leaving it lets running jobs finish within the grace."""
 
     def __init__(
-        self, store: Store, engine: Engine | None, registry: Registry, settings: Settings
+        self,
+        store: Store,
+        intake: Intake,
+        engine: Engine | None,
+        registry: Registry,
+        settings: Settings,
     ) -> None:
         self.waiters = Waiters(store)
         self._store, self._engine, self._grace = store, engine, settings.grace
@@ -32,6 +38,7 @@ class Operation:
                 store,
                 engine,
                 registry,
+                add=intake.add,
                 max_crashes=settings.max_crashes,
                 retention=settings.retention,
                 changed=self.waiters.notify,

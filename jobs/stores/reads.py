@@ -48,7 +48,7 @@ OWNED = LISTING | {
 NAMED = {
     state: SQL["find"].format(
         source="jobs",
-        state=f"id IN (SELECT value FROM json_each(:ids)) AND {condition}",
+        state=f"id IN (SELECT value FROM json_each(:ids)) AND {condition}",  # noqa: S608 - all ours
     )
     for state, condition in (
         (None, "TRUE"),

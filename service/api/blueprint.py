@@ -9,7 +9,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from jobs.errors import JobsError
 from service import docs
 
-from . import attempts, description, health, jobs, tasks
+from . import again, attempts, batch, bulk, description, health, jobs, tasks
 from .principal import Hook, for_callers
 from .problems import Refusal, from_error, from_http
 from .render import problem_response
@@ -18,6 +18,9 @@ from .routes import Route, own, root
 TABLE: tuple[Route, ...] = (
     *jobs.routes,
     *attempts.routes,
+    *again.routes,
+    *batch.routes,
+    *bulk.routes,
     *tasks.routes,
     *health.routes,
     *description.routes,

@@ -1,0 +1,78 @@
+"""Jobs accepted through `POST /jobs/batch`: batches of no-op submissions from a few connections, each batch
+fsynced before its 202; the same as JSON Lines; and, for scale, how long one batch takes by itself.
+
+    python -m benchmarks.batch
+"""
+
+import http.client
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+from benchmarks.common import ROUNDS, answers, folder, free_port, report, running, serve, verdict
+
+COUNT = int(os.environ.get("BENCH_JOBS", "100000"))
+CONNECTIONS = 4
+SIZE = 1000
+SUBMISSION = {"task": "bench.noop"}
+WAYS = {
+    "one JSON body, all or nothing": (
+        "application/json",
+        json.dumps({"jobs": [SUBMISSION] * SIZE}),
+        202,
+    ),
+    "JSON Lines, each for itself": (
+        "application/jsonl",
+        (json.dumps(SUBMISSION) + "\n") * SIZE,
+        200,
+    ),
+}
+
+
+def send(port: int, batches: int, media: str, body: str, status: int) -> None:
+    """Batches one after the other, on one connection. Any other answer is fatal."""
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    for _ in range(batches):
+        connection.request("POST", "/jobs/batch", body, {"Content-Type": media})
+        answer = connection.getresponse()
+        text = answer.read()
+        if answer.status != status or b'"problem"' in text:
+            os.write(2, text[:1000] + b"\n")
+            os._exit(1)
+    connection.close()
+
+
+def rate(port: int, connections: int, *how: object) -> float:
+    """Jobs a second."""
+    each = COUNT // SIZE // connections
+    senders = [threading.Thread(target=send, args=(port, each, *how)) for _ in range(connections)]
+    start = time.perf_counter()
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join()
+    return each * connections * SIZE / (time.perf_counter() - start)
+
+
+def measure(where: Path) -> list[float]:
+    port = free_port()
+    command = serve(where / "a.db", port, "--lanes", 0, "--max-queued", 10_000_000)
+    with running(*command, ready=answers(f"http://127.0.0.1:{port}/livez")):
+        send(port, 3, *WAYS["one JSON body, all or nothing"])
+        return [rate(port, CONNECTIONS, *how) for how in WAYS.values()]
+
+
+def main() -> None:
+    print(f"POST /jobs/batch, {SIZE} jobs each from {CONNECTIONS} connections, lanes paused")
+    rates = []
+    for _ in range(ROUNDS):
+        with folder() as where:
+            rates.append(measure(where))
+    for name, each in zip(WAYS, zip(*rates, strict=True), strict=True):
+        verdict(name, report(name, each, "jobs/s"), "≥ 20,000")
+
+
+if __name__ == "__main__":
+    main()
