@@ -286,6 +286,9 @@ class Jobs:
         if (lane := current.lane()) is not None:
             jobs, client = await lane.submit_many(asked), lane
         else:
+            self._refuse_unless_open()
+            for each in asked:
+                check_size(each.args, self.settings.max_args_bytes)
             jobs, client = await self.submit_many(asked), self
         return [
             JobHandle(job, client, task=each.task) for job, each in zip(jobs, asked, strict=True)
@@ -298,7 +301,8 @@ class Jobs:
         owner: str | None = None,
         key: IdempotencyKey | None = None,
     ) -> list[Job]:
-        """Keep a job for each, all or none, in this order. Raises as `submit` does.
+        """Keep a job for each, all or none, in this order. The arguments are of a size that fits. Raises as
+        `submit` does.
 
         With a `key`, jobs that an earlier request with it has made are found instead (without those that
         were deleted since); raises `KeyReused` if that request was another one."""
@@ -307,7 +311,6 @@ class Jobs:
         shared: dict[frozenset[str], tuple[bytes | None, str | None]] = {}
         jobs = []
         for number, (task, args, options) in enumerate(asked):
-            check_size(args, self.settings.max_args_bytes)
             if task.carry not in shared:
                 shared[task.carry] = self._snapshot(task)
             snapshot, described = shared[task.carry]

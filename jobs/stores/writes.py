@@ -14,7 +14,7 @@ from . import attempts, claimant
 from .commits import Transaction, Verb
 from .connection import touch
 from .queries import SQL
-from .rows import error_to_text, shown, to_job
+from .rows import error_to_text, insert, shown, to_job
 
 MAX_LOST = 3  #: attempts of one job that may lose their whole service before it fails
 EXPIRED_AT_ONCE = 1000  #: jobs that one transaction revokes at most, so that others get their turn
@@ -82,15 +82,14 @@ def _add(transaction: Transaction, requests: Sequence[Sequence[Job]]) -> list[tu
             )
             payloads.append((seq, args, context, job.origin, job.idempotency_key, job.fingerprint))
     kept: list[tuple[JobId, ...]] = [()] * len(requests)
-    # Rows, not json_each: as fast, and a sealed context is bytes.
-    if connection.executemany(SQL["add_job"], hot).rowcount < len(hot):
+    if insert(connection, SQL["add_job"], hot) < len(hot):
         new = {seq for (seq,) in connection.execute(SQL["added"], {"last": last})}
         payloads = [payload for payload in payloads if payload[0] in new]
         seqs = iter(range(last + 1, seq + 1))
         kept = [tuple(job.id for job in jobs if next(seqs) not in new) for jobs in fresh]
     for at in repeated:
         kept[at] = tuple(job.id for job in requests[at])
-    connection.executemany(SQL["add_payload"], payloads)
+    insert(connection, SQL["add_payload"], payloads)
     transaction.wake |= Wake.WORK
     transaction.size += size + len(hot) * _JOB_BYTES
     return kept

@@ -16,7 +16,7 @@ from jobs.extension import Jobs
 from jobs.idempotency import IdempotencyKey, fingerprint
 from jobs.keys import Scope
 from jobs.pointers import MAX_PROBLEMS
-from jobs.submission import Submission, size_of
+from jobs.submission import Submission, check_size
 
 from .asking import asked_for, misfit, refused
 from .body import declares_lines, read_json, read_lines
@@ -271,10 +271,10 @@ def _members(line: bytes) -> dict[str, Any]:
 def _asked(jobs: Jobs, members: dict[str, Any]) -> Submission:
     settings = jobs.settings
     submission = asked_for(jobs, members, settings.max_body_bytes)
-    most = settings.max_args_bytes
-    if (size := size_of(submission.args)) > most:
-        detail = f"is {size} bytes of JSON; at most {most} fit (setting: max_args_bytes)"
-        raise InvalidArguments([Problem("/args", detail)])
+    try:
+        check_size(submission.args, settings.max_args_bytes)
+    except InvalidArguments as error:
+        raise InvalidArguments([Problem("/args", error.problems[0].detail)]) from None
     return submission
 
 
