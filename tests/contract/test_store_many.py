@@ -235,6 +235,18 @@ async def test_of_batches_of_one_key_at_the_same_time_one_is_added(
     assert len((await store.find(JobQuery())).jobs) == 3
 
 
+async def test_many_are_added_in_their_order_but_for_those_that_are_kept(store: Store) -> None:
+    jobs = [new_job(args=f'{{"n": {number}}}', context=b"%d" % number) for number in range(257)]
+    known = [jobs[0], jobs[100], jobs[199], jobs[256]]
+    await store.add(known)
+    assert list(await store.add(jobs)) == ids(known)
+    claimed = (await store.claim(1000)).jobs
+    assert ids(claimed) == ids([*known, *(job for job in jobs if job not in known)])
+    assert {(job.id, job.args, job.context) for job in claimed} == {
+        (job.id, job.args, job.context) for job in jobs
+    }
+
+
 # queued
 
 
