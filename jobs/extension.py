@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+_BREATH = 200  #: jobs of a batch after which others get their turn
+
 
 class Jobs:
     """Background jobs for a Quart or a Flask app.
@@ -311,6 +313,8 @@ class Jobs:
         shared: dict[frozenset[str], tuple[bytes | None, str | None]] = {}
         jobs = []
         for number, (task, args, options) in enumerate(asked):
+            if not number % _BREATH:
+                await asyncio.sleep(0)
             if task.carry not in shared:
                 shared[task.carry] = self._snapshot(task)
             snapshot, described = shared[task.carry]
@@ -420,12 +424,6 @@ class Jobs:
         found = await self._here(lambda: self.store.cancel(job_id))
         self._operation.waiters.notify([job_id])
         return found
-
-    async def cancel_many(self, job_ids: Collection[JobId]) -> set[JobId]:
-        """Ask several jobs to stop; those that this has changed."""
-        changed = await self._here(lambda: self.store.cancel_many(job_ids))
-        self._operation.waiters.notify(changed)
-        return changed
 
     async def retry(self, job_id: JobId) -> bool:
         """Run a job that failed or was revoked once more, as `JobHandle.retry`; whether it was one."""

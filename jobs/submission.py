@@ -105,7 +105,9 @@ def size_of(args: str) -> int:
 def check_size(args: str, most: int) -> None:
     """Raise `InvalidArguments` if the JSON is more than `most` bytes."""
     if (size := size_of(args)) > most:
-        raise InvalidArguments([Problem("", f"is {size} bytes of JSON; at most {most} fit (setting: max_args_bytes)")])
+        raise InvalidArguments(
+            [Problem("", f"is {size} bytes of JSON; at most {most} fit (setting: max_args_bytes)")]
+        )
 
 
 def new_job(

@@ -141,7 +141,7 @@ _retry: TypeAdapter[Any] = TypeAdapter(RetryFilter)
     problems=PROBLEMS,
 )
 async def cancel_jobs() -> Response:
-    return await _changed(_cancel, CANCELLABLE, running().cancel_many)
+    return await _changed(_cancel, CANCELLABLE, running().store.cancel_many)
 
 
 @routes.add(

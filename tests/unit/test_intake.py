@@ -202,6 +202,8 @@ async def test_a_count_that_fails_is_made_later_and_keeps_no_job_out(queue: Queu
         await way.add(new_jobs(1))
         await asyncio.sleep(0)
     assert len(queue.added) == 10
+    assert way._counting is not None
+    assert way._counting.exception() is None
     with pytest.raises(StoreError):
         await way.count()
     await way.close()
