@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import IO, Annotated, Any
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -15,6 +15,7 @@ from jobs.errors import InvalidArguments, InvalidJson, JobsError, Problem, Unkno
 from jobs.extension import Jobs
 from jobs.idempotency import IdempotencyKey, fingerprint
 from jobs.keys import Scope
+from jobs.model import Job
 from jobs.pointers import MAX_PROBLEMS
 from jobs.submission import Submission, check_size
 
@@ -63,6 +64,8 @@ class BatchRequest(TypedDict):
     jobs: Annotated[list[JobRequest], Field(min_length=1, max_length=MAX_JOBS)]
 
 
+_TASK, _ARGS, _CONTEXT, _ORIGIN = map(Job._fields.index, ("task", "args", "context", "origin"))
+
 _batch = TypeAdapter(BatchRequest)
 _one = TypeAdapter(JobRequest)
 
@@ -106,8 +109,20 @@ async def submit_batch() -> Response:
     owner = principal().owner
     once = None if key is None else IdempotencyKey(key, owner, _fingerprint(asked, wanted))
     made = await jobs.submit_many(asked, owner=owner, key=once)
-    base = root()
-    return json_response(to_json({"jobs": [job_object(job, base) for job in made]}), 202)
+    return json_response(b'{"jobs":[%b]}' % b",".join(_texts(made, root())), 202)
+
+
+def _texts(made: Sequence[Job], base: str) -> Iterator[bytes]:
+    """The JSON of each job. Jobs of a batch are mostly alike but for their ids: one after the other is then
+    written once, and gets other ids put in, in a fifth of the time."""
+    last: tuple[Any, ...] = ()
+    around: list[bytes] = []
+    for job in made:
+        job_id = job.id.encode()
+        shown = job[_TASK:_ARGS] + job[_ARGS + 1 : _CONTEXT] + job[_ORIGIN + 1 :]
+        if shown != last:
+            last, around = shown, to_json(job_object(job, base)).split(job_id)
+        yield job_id.join(around)
 
 
 def _atomic(in_lines: bool) -> bool:
@@ -201,7 +216,7 @@ async def _submit_each(jobs: Jobs) -> Response:
             spool.close()
             raise
         # Some jobs are stored: the answer has to name them.
-        spool.write(_line({"problem": problem_object(refusal, root())}))
+        spool.write(_problem_line(refusal, root()))
     except BaseException:
         spool.close()
         raise
@@ -232,28 +247,24 @@ async def _outcomes(jobs: Jobs, lines: Sequence[bytes]) -> bytes:
         except JobsError as error:
             understood.append(from_error(error))
     asked = [each for each in understood if isinstance(each, Submission)]
-    told: list[Mapping[str, Any]]
+    told: list[bytes]
     try:
         made = await jobs.submit_many(asked, owner=principal().owner) if asked else []
-        told = [{"job": job_object(job, base)} for job in made]
+        told = [b'{"job":%b}\n' % text for text in _texts(made, base)]
     except JobsError as error:
         failure = from_error(error)
         if failure.kind.status == 500:
             raise
-        told = [{"problem": problem_object(failure, base)}] * len(asked)
+        told = [_problem_line(failure, base)] * len(asked)
     following = iter(told)
     return b"".join(
-        _line(
-            {"problem": problem_object(each, base)}
-            if isinstance(each, Refusal)
-            else next(following)
-        )
+        _problem_line(each, base) if isinstance(each, Refusal) else next(following)
         for each in understood
     )
 
 
-def _line(value: Mapping[str, Any]) -> bytes:
-    return to_json(value) + b"\n"
+def _problem_line(refusal: Refusal, base: str) -> bytes:
+    return to_json({"problem": problem_object(refusal, base)}) + b"\n"
 
 
 def _members(line: bytes) -> dict[str, Any]:

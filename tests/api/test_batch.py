@@ -77,6 +77,24 @@ async def test_each_job_carries_the_request_sealed_for_it_alone(app: Quart, api:
     assert len(contexts) == 2
 
 
+@pytest.mark.parametrize("way", [LINES, "application/json"])
+async def test_each_job_is_answered_as_it_is_shown_later(api: Api, way: str) -> None:
+    kinds = [
+        {"countdown": 600},
+        {"countdown": 600, "priority": 1},
+        {"countdown": 600, "queue": "slow", "max_attempts": 3},
+    ]
+    jobs: list[Any] = [{"task": "api.echo", "args": [n], **kinds[n % 7 % 3]} for n in range(20)]
+    if way == LINES:
+        told = [each["job"] for each in await outcomes(await send_lines(api, *jobs))]
+    else:
+        told = (await (await send(api, *jobs)).get_json())["jobs"]
+    assert len({job["id"] for job in told}) == 20
+    assert [job["priority"] for job in told] == [job.get("priority", 0) for job in jobs]
+    for job in told:
+        assert job == await (await api.client.get(f"/jobs/{job['id']}")).get_json()
+
+
 async def kept_context(app: Quart, job_id: str) -> bytes:
     with closing(sqlite3.connect(app.extensions["jobs"].store.location)) as database:
         (context,) = database.execute(
