@@ -1,5 +1,6 @@
 """Jobs accepted through `POST /jobs/batch`: batches of no-op submissions from a few connections, each batch
-fsynced before its 202; the same as JSON Lines; and, for scale, how long one batch takes by itself.
+fsynced before its 202; the same as JSON Lines. Then `GET /jobs/<id>` with an empty queue, and with a full one of
+100,000 while further submissions are refused.
 
     python -m benchmarks.batch
 """
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 from benchmarks.common import ROUNDS, answers, folder, free_port, report, running, serve, verdict
+from benchmarks.web import get_p99, post
 
 COUNT = int(os.environ.get("BENCH_JOBS", "100000"))
 CONNECTIONS = 4
@@ -64,6 +66,36 @@ def measure(where: Path) -> list[float]:
         return [rate(port, CONNECTIONS, *how) for how in WAYS.values()]
 
 
+def full_queue(where: Path) -> tuple[float, float]:
+    """p99 of looking at a job, ms: with one job in the queue, and with as many as may wait."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with running(*serve(where / "a.db", port, "--lanes", 0), ready=answers(f"{url}/livez")):
+        target = f"{url}/jobs/{post(f'{url}/jobs', SUBMISSION)['id']}"
+        empty = get_p99(target)
+        send(port, 99, *WAYS["one JSON body, all or nothing"])
+        done = threading.Event()
+        refused = threading.Thread(target=be_refused, args=(port, done))
+        refused.start()
+        full = get_p99(target)
+        done.set()
+        refused.join()
+    return empty, full
+
+
+def be_refused(port: int, done: threading.Event) -> None:
+    """Try to submit more than fits, all the time."""
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    body = json.dumps({"jobs": [SUBMISSION] * SIZE})
+    while not done.wait(0.05):
+        connection.request("POST", "/jobs/batch", body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        answer.read()
+        if answer.status != 503 or not answer.headers["Retry-After"]:
+            os._exit(1)
+    connection.close()
+
+
 def main() -> None:
     print(f"POST /jobs/batch, {SIZE} jobs each from {CONNECTIONS} connections, lanes paused")
     rates = []
@@ -72,6 +104,14 @@ def main() -> None:
             rates.append(measure(where))
     for name, each in zip(WAYS, zip(*rates, strict=True), strict=True):
         verdict(name, report(name, each, "jobs/s"), "≥ 20,000")
+    print("GET /jobs/<id>, p99, lanes paused")
+    looks = []
+    for _ in range(ROUNDS):
+        with folder() as where:
+            looks.append(full_queue(where))
+    empty, full = zip(*looks, strict=True)
+    report("the only job", empty, "ms")
+    report("one of 100,000, others are refused", full, "ms")
 
 
 if __name__ == "__main__":

@@ -18,9 +18,10 @@ class Intake:
     """Adds jobs to a store within the limits of its queue; None sets none.
 
     The queue is not counted for each job, as that would take the longer the more there is in it. What is
-    known is a count of a moment ago and what this process has added since. A new count is made when that
-    one is old, when a tenth of the room that it left has been taken (so that processes that share a store
-    do not overfill it by much), and when a job had to be refused."""
+    known is a count of a moment ago and what this process has added since, which is never less than what
+    waits of its own. A new count is made when that one is old, when a tenth of the room that it left has
+    been taken (so that processes that share a store do not overfill it by much), and when a job had to be
+    refused."""
 
     def __init__(
         self,
@@ -81,8 +82,9 @@ class Intake:
         """Count the queue now. Raises `StoreError`."""
         began = monotonic()
         known, size, owners = self._jobs, self._bytes, self._owners.copy()
+        await self._store.add([])  # what has been added so far is on disk then, and is counted
         queued = await self._store.queued()
-        # What was added while it was counted may be in the count or not: it counts once more.
+        # What was added meanwhile may be in the count or not: it counts once more.
         self._jobs += sum(each.jobs for each in queued.values()) - known
         self._bytes += sum(each.size for each in queued.values()) - size
         self._owners -= owners

@@ -90,7 +90,8 @@ def _add(transaction: Transaction, requests: Sequence[Sequence[Job]]) -> list[tu
     for at in repeated:
         kept[at] = tuple(job.id for job in requests[at])
     insert(connection, SQL["add_payload"], payloads)
-    transaction.wake |= Wake.WORK
+    if hot:
+        transaction.wake |= Wake.WORK
     transaction.size += size + len(hot) * _JOB_BYTES
     return kept
 
