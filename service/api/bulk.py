@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import (
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainValidator,
@@ -29,7 +30,7 @@ from . import times
 from .asking import refused
 from .body import read_json
 from .extension import running
-from .job_request import TEXT, TIME
+from .job_request import TEXT, TIME, whole_number
 from .principal import visible
 from .problems import INVALID, MALFORMED, MEDIA_TYPE, SLOW_BODY, SUBMITTING, TOO_LARGE
 from .render import json_response
@@ -74,6 +75,7 @@ class _Filter(TypedDict):
     limit: NotRequired[
         Annotated[
             StrictInt,
+            BeforeValidator(whole_number),
             Field(
                 ge=1,
                 le=MAX_LIMIT,
@@ -86,7 +88,12 @@ class _Filter(TypedDict):
     ]
 
 
-_CONFIG = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1})
+NARROWING = ("state", "task", "queue", "owner", "created_after", "created_before", "ids")
+
+_CONFIG = ConfigDict(
+    extra="forbid",
+    json_schema_extra={"not": {"propertyNames": {"enum": ["limit", "dry_run"]}}},
+)
 
 
 class CancelFilter(_Filter):
@@ -114,7 +121,6 @@ class RetryFilter(_Filter):
     ]
 
 
-NARROWING = ("state", "task", "queue", "owner", "created_after", "created_before", "ids")
 EXAMPLES = {
     "of a task, to see how many": {"task": "text.stats", "dry_run": True},
     "by id": {"ids": [EXAMPLE_ID]},

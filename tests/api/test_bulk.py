@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from service.api import bulk
 from service.api.schemas import BulkResult
@@ -72,6 +73,25 @@ async def test_all_that_failed_are_retried(api: Api) -> None:
     assert await states(api, [revoked]) == ["REVOKED"]
     assert (await act(api, "retry", {"task": "api.echo"}))["changed"] == 1
     assert (await api.ended(revoked))["state"] == "SUCCESS"
+
+
+async def test_what_the_published_schema_says_of_a_filter_is_what_is_taken(api: Api) -> None:
+    document = await (await api.client.get("/openapi.json")).get_json()
+    filters = document["components"]["schemas"]["CancelFilter"]
+    wanted: list[tuple[Any, bool]] = [
+        ({}, False),
+        ({"limit": 5}, False),
+        ({"dry_run": True, "limit": 5}, False),
+        ({"task": "a", "limit": 5.0}, True),
+        ({"task": "a", "limit": 5.5}, False),
+        ({"state": "RETRY"}, True),
+        ({"ids": ["a"], "dry_run": False}, True),
+        ({"more": 1}, False),
+    ]
+    for body, good in wanted:
+        assert Draft202012Validator(filters).is_valid(body) is good, body
+        answer = await api.client.post("/jobs/cancel", json=body)
+        assert answer.status_code == (200 if good else 422), body
 
 
 async def test_a_limit_leaves_the_oldest_and_says_that_there_are_more(api: Api) -> None:
