@@ -11,7 +11,7 @@ from .protocols import Store
 
 COUNT_EVERY = 1.0  #: seconds after which a count is too old
 COUNT_PAUSE = 0.05  #: seconds between counts, at least
-COUNT_SHARE = 20  #: counting takes at most one part in so many of the time
+COUNT_SHARE = 50  #: counting takes at most one part in so many of the time
 
 
 class Intake:

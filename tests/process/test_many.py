@@ -1,7 +1,7 @@
 """Many jobs at once, and jobs that run again, from Python: in the app's process and inside a job."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import quart.testing
 
 from jobs import InvalidArguments, JobFailed, JobNotFound, Jobs, JobState, NotRunning
 from jobs.model import AttemptEnd, JobQuery
-from tests.apps import many_tasks
+from tests.apps import flask_app, many_tasks
 from tests.apps.context_app import app, child
 from tests.apps.context_app import jobs as app_jobs
 from tests.apps.many_tasks import doubled, fails_until
@@ -158,3 +158,22 @@ async def test_a_batch_shares_one_snapshot_of_the_request(
     assert [await handle.result(PATIENCE) for handle in handles] == [
         f"POST http://localhost/from/here {number}" for number in range(5)
     ]
+
+
+@pytest.fixture
+def flask_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("JOBS_DATABASE", str(tmp_path / "jobs.db"))
+    monkeypatch.setenv("JOBS_ENGINE", "inline")
+    with flask_app.jobs:
+        yield
+
+
+@pytest.mark.usefixtures("flask_open")
+def test_a_sync_view_submits_many_with_its_request() -> None:
+    jobs = flask_app.jobs
+    with flask_app.app.test_request_context("/from/flask", method="POST"):
+        handles = jobs.run(jobs.enqueue_many([(flask_app.see_async, (), {})] * 2))
+        again = jobs.run(handles[0].rerun())
+    assert [jobs.run(handle.result(PATIENCE)) for handle in handles] == ["POST /from/flask"] * 2
+    with pytest.raises(JobFailed, match="request context"):
+        jobs.run(again.result(PATIENCE))
