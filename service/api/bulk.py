@@ -40,6 +40,7 @@ from .schemas import EXAMPLE_ID, BulkResult
 routes = Routes("Jobs")
 
 AT_ONCE = 1000  #: jobs that one transaction changes, so that others get their turn
+PAGE = 10_000  #: jobs that are looked up at once: for each page, all that wait are sorted
 MAX_IDS = 1000
 MAX_LIMIT = 100_000
 DEFAULT_LIMIT = 10_000
@@ -176,11 +177,12 @@ async def _changed(
         states = [JobState(wanted.pop("state"))]
     matched = changed = 0
     more = False
-    async for page in _matching(visible(JobQuery(limit=AT_ONCE, **wanted)), states):
+    query = visible(JobQuery(limit=min(limit + 1, PAGE), **wanted))
+    async for page in _matching(query, states):
         meant = page[: limit - matched]
-        if meant and not dry_run:
-            changed += len(await change(meant))
         matched += len(meant)
+        for at in range(0, 0 if dry_run else len(meant), AT_ONCE):
+            changed += len(await change(meant[at : at + AT_ONCE]))
         if more := len(meant) < len(page):
             break
     result = {"matched": matched, "changed": changed, "more": more, "dry_run": dry_run}

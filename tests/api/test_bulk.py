@@ -103,6 +103,7 @@ async def test_a_limit_leaves_the_oldest_and_says_that_there_are_more(api: Api) 
 
 async def test_many_are_changed_page_by_page(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk, "AT_ONCE", 2)
+    monkeypatch.setattr(bulk, "PAGE", 3)
     jobs = await waiting(api, 5)
     assert await act(api, "cancel", {"state": "PENDING", "dry_run": True}) == result(
         5, 0, dry_run=True
