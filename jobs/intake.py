@@ -79,30 +79,32 @@ class Intake:
         self._owners.update(new)
 
     async def count(self) -> None:
-        """Count the queue now. Raises `StoreError`."""
+        """Count the queue now; or later, if the store cannot do it."""
         began = monotonic()
+        try:
+            await self._count()
+        except StoreError:
+            self._pause_until = monotonic() + COUNT_EVERY  # who adds is told what is wrong
+        else:
+            now = monotonic()
+            self._fresh_until = now + COUNT_EVERY
+            self._pause_until = now + max(COUNT_PAUSE, COUNT_SHARE * (now - began))
+            self._enough = self._jobs + max((self._max_jobs - self._jobs) // 10, 1)
+
+    async def _count(self) -> None:
         known, size, owners = self._jobs, self._bytes, self._owners.copy()
-        await self._store.add([])  # what has been added so far is on disk then, and is counted
+        if known:
+            await self._store.add([])  # what has been added so far is on disk then, and is counted
         queued = await self._store.queued()
         # What was added meanwhile may be in the count or not: it counts once more.
         self._jobs += sum(each.jobs for each in queued.values()) - known
         self._bytes += sum(each.size for each in queued.values()) - size
         self._owners -= owners
         self._owners.update({owner: each.jobs for owner, each in queued.items() if owner})
-        now = monotonic()
-        self._fresh_until = now + COUNT_EVERY
-        self._pause_until = now + max(COUNT_PAUSE, COUNT_SHARE * (now - began))
-        self._enough = self._jobs + max((self._max_jobs - self._jobs) // 10, 1)
 
     def _count_soon(self) -> None:
         if monotonic() >= self._pause_until and (self._counting is None or self._counting.done()):
-            self._counting = asyncio.create_task(self._count(), name="jobs: count of the queue")
-
-    async def _count(self) -> None:
-        try:
-            await self.count()
-        except StoreError:
-            self._pause_until = monotonic() + COUNT_EVERY  # who adds is told what is wrong
+            self._counting = asyncio.create_task(self.count(), name="jobs: count of the queue")
 
     async def close(self) -> None:
         """End what it does in the background."""
