@@ -331,13 +331,13 @@ class Jobs:
                 )
             )
         kept = await self._here(lambda: self._add_all(jobs))
-        if not kept:
+        if not kept or key is None:
             return jobs
         earlier = await self._here(
             lambda: self.store.find(JobQuery(ids=[job.id for job in jobs], limit=len(jobs)))
         )
-        if key is None or any(job.fingerprint != key.fingerprint for job in earlier.jobs):
-            raise KeyReused(key.text if key is not None else "")
+        if any(job.fingerprint != key.fingerprint for job in earlier.jobs):
+            raise KeyReused(key.text)
         known = {job.id: job for job in earlier.jobs}
         return [known[job.id] for job in jobs if job.id in known]
 

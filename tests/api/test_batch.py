@@ -305,6 +305,26 @@ async def test_a_body_that_grows_too_large_ends_with_a_problem_and_tells_what_wa
     assert len(await stored(api)) == fit
 
 
+@pytest.mark.parametrize("sent", [0, 2])
+async def test_lines_that_do_not_come_are_not_waited_for(app: Quart, api: Api, sent: int) -> None:
+    settings: Settings = app.extensions["jobs"].settings
+    app.extensions["jobs"].settings = settings.model_copy(update={"body_timeout": 0.3})
+    async with api.client.request(
+        "/jobs/batch", method="POST", headers={"Content-Type": LINES}
+    ) as connection:
+        for _ in range(sent):
+            await connection.send(json.dumps(ECHO).encode() + b"\n")
+        await connection.send(b'{"task":')
+    answer = await connection.as_response()
+    if not sent:
+        await problem(answer, 408, "body-timeout")
+        return
+    told = await outcomes(answer)
+    assert [list(each) for each in told] == [["job"]] * sent + [["problem"]]
+    assert told[-1]["problem"]["status"] == 408
+    assert len(await stored(api)) == sent
+
+
 async def test_a_line_that_is_too_long_is_refused(api: Api) -> None:
     long = {"task": "api.echo", "args": {"value": "x" * 1_100_000}}
     document = await problem(await send_lines(api, long), 413, "too-large")
