@@ -74,6 +74,7 @@ def full_queue(where: Path) -> tuple[float, float]:
         target = f"{url}/jobs/{post(f'{url}/jobs', SUBMISSION)['id']}"
         empty = get_p99(target)
         send(port, 99, *WAYS["one JSON body, all or nothing"])
+        post(f"{url}/jobs/batch", {"jobs": [SUBMISSION] * (SIZE - 1)})
         done = threading.Event()
         refused = threading.Thread(target=be_refused, args=(port, done))
         refused.start()
@@ -84,14 +85,15 @@ def full_queue(where: Path) -> tuple[float, float]:
 
 
 def be_refused(port: int, done: threading.Event) -> None:
-    """Try to submit more than fits, all the time."""
+    """Try to submit more than fits, fifty times a second."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
-    body = json.dumps({"jobs": [SUBMISSION] * SIZE})
-    while not done.wait(0.05):
-        connection.request("POST", "/jobs/batch", body, {"Content-Type": "application/json"})
+    body = json.dumps(SUBMISSION)
+    while not done.wait(0.02):
+        connection.request("POST", "/jobs", body, {"Content-Type": "application/json"})
         answer = connection.getresponse()
         answer.read()
         if answer.status != 503 or not answer.headers["Retry-After"]:
+            os.write(2, f"answered {answer.status}\n".encode())
             os._exit(1)
     connection.close()
 
