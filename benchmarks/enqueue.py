@@ -86,7 +86,7 @@ async def bare(database: Path) -> float:
 
 
 async def ours(database: Path) -> float:
-    async with Jobs(database=str(database), lanes=0) as jobs:
+    async with Jobs(database=str(database), lanes=0, max_queued=10_000_000) as jobs:
         for _ in range(STANDING // 1000):
             await jobs.store.add(
                 [

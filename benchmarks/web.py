@@ -68,7 +68,10 @@ def submissions() -> None:
     for lanes, how in ((0, "lanes paused"), (2, "two lanes draining")):
         with (
             folder() as where,
-            running(*serve(where / "a.db", port, "--lanes", lanes), ready=answers(url)),
+            running(
+                *serve(where / "a.db", port, "--lanes", lanes, "--max-queued", 10_000_000),
+                ready=answers(url),
+            ),
         ):
             wrk(typed, where, seconds=3)
             rates = [

@@ -131,7 +131,9 @@ class Channel:
         self._unheard, self._progress = True, None
         self._send(wire.frame(wire.PROGRESS, self._serial, note.to_json().encode()))
 
-    def call(self, verb: Literal["add", "get", "cancel", "attempts"], body: bytes) -> Future[bytes]:
+    def call(
+        self, verb: Literal["add", "get", "cancel", "retry", "attempts"], body: bytes
+    ) -> Future[bytes]:
         """Ask the service; the future's result is its reply."""
         self._refuse_forks()
         payload = json.dumps(verb).encode() + b"\n" + body

@@ -1,6 +1,6 @@
 """Where the running code is: in which job, and to whom a submission goes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 
 from .errors import JobsError, NotRunning
 from .handle import Client, JobHandle
+from .model import Job
 from .progress import ProgressNote
 from .retry import Retry
 
 if TYPE_CHECKING:
     from .registry import Task
-    from .submission import Options
+    from .submission import Options, Submission
 
 
 @dataclass(slots=True)
@@ -75,6 +76,9 @@ class Submitter(Protocol):
 
 class Lane(Submitter, Client, Protocol):
     """What a running job submits to, and asks."""
+
+    async def submit_many(self, asked: "Sequence[Submission]") -> list[Job]:
+        """Keep a job for each, all or none. Raises `InvalidArguments`, `StoreError`."""
 
 
 _job: ContextVar[CurrentJob | None] = ContextVar("jobs_current_job", default=None)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from time import monotonic
 from typing import Any
@@ -47,6 +47,7 @@ class Dispatcher:
         engine: Engine,
         registry: Registry,
         *,
+        add: Callable[[Sequence[Job]], Awaitable[object]],
         max_crashes: int,
         retention: float,
         changed: Callable[[Iterable[JobId]], None],
@@ -54,6 +55,7 @@ class Dispatcher:
         happened: Callable[[], None],
     ) -> None:
         self._store, self._engine, self._registry = store, engine, registry
+        self._add = add
         self._max_crashes, self._retention, self._changed = max_crashes, retention, changed
         self._ended, self._happened = ended, happened
         self._bell = asyncio.Event()
@@ -277,12 +279,14 @@ class Dispatcher:
         try:
             answer: Any = None
             if call.verb == "add":
-                await self._store.add(wire.jobs_from_json(call.body))
+                await self._add(wire.jobs_from_json(call.body))
             elif call.verb == "get":
                 answer = wire.job_to_dict(await self._store.get(wire.id_from_json(call.body)))
             elif call.verb == "attempts":
                 records = await self._store.attempts(wire.id_from_json(call.body))
                 answer = [wire.attempt_to_list(record) for record in records]
+            elif call.verb == "retry":
+                answer = list(await self._store.retry([wire.id_from_json(call.body)]))
             else:
                 answer = (await self._store.cancel(wire.id_from_json(call.body))).value
             call.reply(wire.answer(answer))

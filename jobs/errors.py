@@ -23,6 +23,8 @@ JobsError
 ├── WouldDeadlock               a job waits for a job
 └── StoreError
     ├── StoreBusy               try again: locked, or too much is queued
+    │   └── QueueFull           as many jobs wait to run as may
+    │       └── OwnerQueueFull  ... of this owner
     ├── StoreFull               no disk space
     └── DatabaseUnusable        garbage, read-only, newer, missing folder, network file system
 
@@ -178,6 +180,14 @@ class StoreError(JobsError):
 
 class StoreBusy(StoreError):
     """Locked by another process for too long, or too much is waiting: worth trying again."""
+
+
+class QueueFull(StoreBusy):
+    """As many jobs wait to run as may: worth trying again when some have run."""
+
+
+class OwnerQueueFull(QueueFull):
+    """As many jobs of one owner wait to run as may."""
 
 
 class StoreFull(StoreError):

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from contextvars import Context
 from pathlib import Path
@@ -20,8 +20,9 @@ from .frameworks import Framework, framework_of, quart
 from .functions import importable_name
 from .handle import JobHandle
 from .idempotency import IdempotencyKey
+from .intake import Intake
 from .key_ring import KeyRing
-from .model import AttemptRecord, Job, JobId, JobState
+from .model import AttemptRecord, Job, JobId, JobQuery, JobState
 from .operation import Operation
 from .portal import Portal
 from .protocols import Engine, Store
@@ -33,13 +34,15 @@ from .shadowing import check_shadowing
 from .snapshot import Carrier, carried, origin
 from .stores import open_store
 from .streams import Streams
-from .submission import NO_OPTIONS, Options, check_size, new_job
+from .submission import NO_OPTIONS, Options, Submission, check_size, new_job, same_again
 
 if TYPE_CHECKING:
     from flask import Flask
     from quart import Quart
 
 R = TypeVar("R")
+
+_BREATH = 200  #: jobs of a batch after which others get their turn
 
 
 class Jobs:
@@ -172,8 +175,18 @@ class Jobs:
         keys = self._keys()
         self.sealer = Sealer(keys)
         self._carried = self._carry | set(self.settings.carry)
+        self._intake = Intake(
+            self.store,
+            max_jobs=self.settings.max_queued,
+            max_jobs_per_owner=self.settings.max_queued_per_owner,
+            max_bytes=self.settings.max_queued_bytes,
+        )
+        await self._intake.count()
+        stack.push_async_callback(self._intake.close)
         engine = self._engine(keys) if self.settings.lane_count else None
-        self._operation = Operation(self.store, engine, self.registry, self.settings, self.stopping)
+        self._operation = Operation(
+            self.store, self._intake, engine, self.registry, self.settings, self.stopping
+        )
         await stack.enter_async_context(self._operation)
         current.opened(self)
         stack.callback(current.closed, self)
@@ -245,10 +258,10 @@ class Jobs:
         if loop is not self._loop:
             adding = asyncio.run_coroutine_threadsafe(self._add(job), self._loop)
             return JobHandle(job, self, task=task, added=asyncio.wrap_future(adding))
-        return JobHandle(job, self, task=task, added=self.store.add([job]))
+        return JobHandle(job, self, task=task, added=self._intake.add([job]))
 
     async def _add(self, job: Job) -> object:
-        return await self.store.add([job])
+        return await self._intake.add([job])
 
     async def submit_once(
         self, task: Task[..., Any], args: str, options: Options, key: IdempotencyKey
@@ -259,13 +272,80 @@ class Jobs:
         The job's id is made of the key, so that the store itself lets no second job in; the key is
         remembered as long as the job is kept."""
         self._refuse_unless_open()
-        job = self._new_job(task, args, options, key, owner=key.owner)
-        if job.id in await self.store.add([job]):
+        return await self._added_once(self._new_job(task, args, options, key, owner=key.owner))
+
+    async def _added_once(self, job: Job) -> Job:
+        if job.id in await self._intake.add([job]):
             kept = await self.store.get(job.id)
-            if kept.fingerprint != key.fingerprint:
-                raise KeyReused(key.text)
+            if kept.fingerprint != job.fingerprint:
+                raise KeyReused(job.idempotency_key or "")
             return kept
         return job
+
+    async def enqueue_many(
+        self, calls: Iterable[tuple[Task[..., R], Sequence[Any], Mapping[str, Any]]]
+    ) -> list[JobHandle[R]]:
+        """Submit several calls, each a task, its arguments in order and those by name: all of them or none,
+        in one transaction. Raises `InvalidArguments`, `NotRunning`, `NotCarriable`, `StoreError`."""
+        asked = [Submission(task, task.bind(args, kwargs)) for task, args, kwargs in calls]
+        if (lane := current.lane()) is not None:
+            jobs, client = await lane.submit_many(asked), lane
+        else:
+            self._refuse_unless_open()
+            for each in asked:
+                check_size(each.args, self.settings.max_args_bytes)
+            jobs, client = await self.submit_many(asked), self
+        return [
+            JobHandle(job, client, task=each.task) for job, each in zip(jobs, asked, strict=True)
+        ]
+
+    async def submit_many(
+        self,
+        asked: Sequence[Submission],
+        *,
+        owner: str | None = None,
+        key: IdempotencyKey | None = None,
+    ) -> list[Job]:
+        """Keep a job for each, all or none, in this order. The arguments are of a size that fits. Raises as
+        `submit` does.
+
+        With a `key`, jobs that an earlier request with it has made are found instead (without those that
+        were deleted since); raises `KeyReused` if that request was another one."""
+        self._refuse_unless_open()
+        owner = current.owner() if owner is None else owner
+        shared: dict[frozenset[str], tuple[bytes | None, str | None]] = {}
+        jobs = []
+        for number, (task, args, options) in enumerate(asked):
+            if not number % _BREATH:
+                await asyncio.sleep(0)
+            if task.carry not in shared:
+                shared[task.carry] = self._snapshot(task)
+            snapshot, described = shared[task.carry]
+            jobs.append(
+                new_job(
+                    task,
+                    args,
+                    options,
+                    snapshot=snapshot,
+                    origin=described,
+                    sealer=self.sealer,
+                    key=None if key is None else key.of_item(number),
+                    owner=owner,
+                )
+            )
+        kept = await self._here(lambda: self._add_all(jobs))
+        if not kept or key is None:
+            return jobs
+        earlier = await self._here(
+            lambda: self.store.find(JobQuery(ids=[job.id for job in jobs], limit=len(jobs)))
+        )
+        if any(job.fingerprint != key.fingerprint for job in earlier.jobs):
+            raise KeyReused(key.text)
+        known = {job.id: job for job in earlier.jobs}
+        return [known[job.id] for job in jobs if job.id in known]
+
+    async def _add_all(self, jobs: Sequence[Job]) -> Collection[JobId]:
+        return await self._intake.add(jobs)
 
     def _new_job(
         self,
@@ -277,13 +357,7 @@ class Jobs:
         owner: str | None = None,
     ) -> Job:
         check_size(args, self.settings.max_args_bytes)
-        snapshot = described = None
-        here = self._framework.current_request()
-        if here is not None:
-            names = self._carried | task.carry
-            values = carried(self._framework.g, names, self.carriers) if names else {}
-            taken = self._framework.take(here, values)
-            snapshot, described = taken.model_dump_json().encode(), origin(taken, here)
+        snapshot, described = self._snapshot(task)
         return new_job(
             task,
             args,
@@ -294,6 +368,16 @@ class Jobs:
             key=key,
             owner=current.owner() if owner is None else owner,
         )
+
+    def _snapshot(self, task: Task[..., Any]) -> tuple[bytes | None, str | None]:
+        """The request at hand as a job of this task carries it, and what of it stays readable."""
+        here = self._framework.current_request()
+        if here is None:
+            return None, None
+        names = self._carried | task.carry
+        values = carried(self._framework.g, names, self.carriers) if names else {}
+        taken = self._framework.take(here, values)
+        return taken.model_dump_json().encode(), origin(taken, here)
 
     def apply(self, task: Task[..., R], args: str) -> JobHandle[R]:
         """Run a task here and now under the rules of a job, without keeping it: arguments and result go
@@ -343,6 +427,21 @@ class Jobs:
         found = await self._here(lambda: self.store.cancel(job_id))
         self._operation.waiters.notify([job_id])
         return found
+
+    async def retry(self, job_id: JobId) -> bool:
+        """Run a job that failed or was revoked once more, as `JobHandle.retry`; whether it was one."""
+        if (lane := current.lane()) is not None:
+            return await lane.retry(job_id)
+        await self.get_job(job_id)
+        return bool(await self._here(lambda: self.store.retry([job_id])))
+
+    async def rerun(self, job_id: JobId, key: IdempotencyKey | None = None) -> Job:
+        """Keep a new job like this one, as `JobHandle.rerun`. With a `key`, as `submit_once`."""
+        if (lane := current.lane()) is not None:
+            return await lane.rerun(job_id)
+        again = same_again(await self.get_job(job_id), key)
+        self.registry.get(again.task)
+        return await self._here(lambda: self._added_once(again))
 
     async def attempts(self, job_id: JobId) -> Sequence[AttemptRecord]:
         """The attempts of a job that have ended, oldest first. Raises `JobNotFound`."""

@@ -22,6 +22,12 @@ class Client(Protocol):
     async def cancel(self, job_id: JobId) -> JobState:
         """Ask the job to stop; the state it was found in. Raises `JobNotFound`."""
 
+    async def retry(self, job_id: JobId) -> bool:
+        """Run a job that failed or was revoked once more; whether it was one. Raises `JobNotFound`."""
+
+    async def rerun(self, job_id: JobId) -> Job:
+        """Keep a new job like this one. Raises `JobNotFound`, `UnknownTask`, `StoreError`."""
+
     async def attempts(self, job_id: JobId) -> Sequence[AttemptRecord]:
         """The attempts that have ended, oldest first. Raises `JobNotFound`."""
 
@@ -81,6 +87,21 @@ class JobHandle(Generic[R]):
         Returns the state it was found in; an ended job stays as it is."""
         await self
         return await self._client.cancel(self.job.id)
+
+    async def retry(self) -> bool:
+        """Run the job once more under its id, with all its attempts anew and without the request that it
+        came with, which is no longer kept. False, and nothing is changed, unless it failed or was revoked.
+        Raises `JobNotFound`."""
+        await self
+        again = await self._client.retry(self.job.id)
+        self.job = await self._client.get_job(self.job.id)
+        return again
+
+    async def rerun(self) -> "JobHandle[R]":
+        """Submit a new job with the same task, arguments and options, but without the request that this one
+        came with. Raises `JobNotFound`, `UnknownTask`, `StoreError`."""
+        await self
+        return JobHandle(await self._client.rerun(self.job.id), self._client, task=self._task)
 
     async def attempts(self) -> Sequence[AttemptRecord]:
         """The attempts that have ended, oldest first: how, why, where, when. Raises `JobNotFound`."""

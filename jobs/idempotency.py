@@ -30,6 +30,10 @@ class IdempotencyKey:
         bits = bits & ~(0x3 << 62) | 2 << 62
         return JobId(str(UUID(int=bits)))
 
+    def of_item(self, number: int) -> "IdempotencyKey":
+        """The key of one job of a batch with this key. No client can send it: there is a space in it."""
+        return IdempotencyKey(f"{self.text} {number}", self.owner, self.fingerprint)
+
 
 def fingerprint(*parts: bytes) -> str:
     """Tells requests made of these parts apart."""

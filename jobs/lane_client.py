@@ -12,7 +12,7 @@ from .model import AttemptRecord, Job, JobId, JobState
 from .registry import Task
 from .runner import Runner, original
 from .sealing import Sealer
-from .submission import NO_OPTIONS, Options, check_size, new_job
+from .submission import NO_OPTIONS, Options, Submission, check_size, new_job, same_again
 
 
 class LaneSubmitter:
@@ -66,6 +66,27 @@ class LaneSubmitter:
         """Ask the job to stop; the state it was found in. Raises `JobNotFound`."""
         return JobState(await self._ask("cancel", job_id))
 
+    async def retry(self, job_id: JobId) -> bool:
+        """Run a job that failed or was revoked once more; whether it was one. Raises `JobNotFound`."""
+        await self.get_job(job_id)
+        return bool(await self._ask("retry", job_id))
+
+    async def rerun(self, job_id: JobId) -> Job:
+        """Keep a new job like this one. Raises `JobNotFound`, `StoreError`."""
+        job = same_again(await self.get_job(job_id))
+        await self._added([job])
+        return job
+
+    async def submit_many(self, asked: Sequence[Submission]) -> list[Job]:
+        """Keep a job for each, all or none. Raises `InvalidArguments`, `StoreError`."""
+        jobs = [self._new_job(*each) for each in asked]
+        await self._added(jobs)
+        return jobs
+
+    async def _added(self, jobs: Sequence[Job]) -> None:
+        reply = self._channel.call("add", wire.jobs_to_json(jobs))
+        wire.open_reply(await asyncio.wrap_future(reply))
+
     async def attempts(self, job_id: JobId) -> Sequence[AttemptRecord]:
         """The attempts that have ended, oldest first. Raises `JobNotFound`."""
         return [wire.attempt_from_list(each) for each in await self._ask("attempts", job_id)]
@@ -74,7 +95,7 @@ class LaneSubmitter:
         """Raises `WouldDeadlock`."""
         raise WouldDeadlock(job_id)
 
-    async def _ask(self, verb: Literal["get", "cancel", "attempts"], job_id: JobId) -> Any:
+    async def _ask(self, verb: Literal["get", "cancel", "retry", "attempts"], job_id: JobId) -> Any:
         reply = await asyncio.wrap_future(self._channel.call(verb, wire.id_to_json(job_id)))
         return wire.open_reply(reply)
 

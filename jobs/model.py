@@ -7,7 +7,7 @@ writes the same value; durations are float seconds, as Python's own APIs have th
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, NewType
@@ -38,11 +38,11 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.PENDING: frozenset({JobState.STARTED, JobState.REVOKED}),
     JobState.STARTED: frozenset({JobState.PENDING, *ENDED}),
     JobState.SUCCESS: frozenset(),
-    JobState.FAILURE: frozenset(),
-    JobState.REVOKED: frozenset(),
+    JobState.FAILURE: frozenset({JobState.PENDING}),
+    JobState.REVOKED: frozenset({JobState.PENDING}),
 }
-"""Which stored state may follow which. The SQL's CHECKs and guarded updates say the same again,
-and `tests/contract` holds the two against each other."""
+"""Which stored state may follow which: what has ended changes by an explicit retry only. The SQL's
+CHECKs and guarded updates say the same again, and `tests/contract` holds the two against each other."""
 
 
 class ErrorKind(StrEnum):
@@ -103,6 +103,7 @@ class Job(NamedTuple):
     owner: str | None = None  #: whose it is; None: nobody's in particular
     idempotency_key: str | None = None
     fingerprint: str | None = None  #: of the request that came with that key
+    forgiven: int = 0  #: attempts before the last explicit retry, which count against no budget
 
     @property
     def state(self) -> JobState:
@@ -114,7 +115,7 @@ class Job(NamedTuple):
     @property
     def attempts_spent(self) -> int:
         """Attempts that count against `max_attempts`: crashes and losses have budgets of their own."""
-        return self.attempt - self.crashes - self.lost
+        return self.attempt - self.forgiven - self.crashes - self.lost
 
     def after(self, outcome: "Outcome") -> "Job":
         """The job as an outcome that ends it leaves it."""
@@ -238,6 +239,7 @@ class JobQuery:
     created_before: int | None = None  #: exclusive, ms
     limit: int = 100
     before_seq: int | None = None  #: the page that follows the job with this `seq`
+    ids: Collection[JobId] | None = None  #: only of these
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +256,13 @@ class Claim:
 
     jobs: Sequence[Job]
     next_due: int | None = None
+
+
+class Queued(NamedTuple):
+    """What waits to run, of one owner or of all."""
+
+    jobs: int
+    size: int  #: bytes of their arguments and contexts, as they were submitted
 
 
 def now_ms() -> int:

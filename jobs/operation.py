@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from .dispatcher import Dispatcher
+from .intake import Intake
 from .protocols import Engine, Store, Wake
 from .registry import Registry
 from .settings import Settings
@@ -24,6 +25,7 @@ class Operation:
     def __init__(
         self,
         store: Store,
+        intake: Intake,
         engine: Engine | None,
         registry: Registry,
         settings: Settings,
@@ -39,6 +41,7 @@ class Operation:
                 store,
                 engine,
                 registry,
+                add=intake.add,
                 max_crashes=settings.max_crashes,
                 retention=settings.retention,
                 changed=self.waiters.notify,

@@ -4,7 +4,7 @@ Both are async context managers. `tests/contract/` holds one suite for each, whi
 implementation passes; what a suite does not check, a caller may not rely on.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Flag, StrEnum, auto
@@ -22,6 +22,7 @@ from .model import (
     JobQuery,
     JobState,
     Outcome,
+    Queued,
 )
 
 
@@ -52,7 +53,10 @@ class Store(AbstractAsyncContextManager["Store"], Protocol):
     def add(self, jobs: Sequence[Job]) -> Awaitable[Collection[JobId]]:
         """Keep new jobs, all or none, in this order. It begins with the call, whether or not it is awaited;
         the jobs are durable when the awaitable is done. Adding an id that is already kept changes nothing,
-        so an add may be repeated; these ids are returned."""
+        so an add may be repeated; these ids are returned.
+
+        Several jobs with idempotency keys are one request: if the first of them is kept, none is added,
+        and the ids of all are returned."""
 
     async def get(self, job_id: JobId) -> Job:
         """The whole job, without its sealed context. Raises `JobNotFound`."""
@@ -103,6 +107,18 @@ class Store(AbstractAsyncContextManager["Store"], Protocol):
     async def cancel(self, job_id: JobId) -> JobState:
         """Ask a job to stop; returns the state it was found in. PENDING becomes REVOKED at once; STARTED is
         marked, and its claimant told by `Wake.CANCEL`; an ended job stays as it is. Raises `JobNotFound`."""
+
+    async def cancel_many(self, job_ids: Collection[JobId]) -> set[JobId]:
+        """`cancel` for several jobs, all in one transaction. Returns the ids of those that this has changed:
+        PENDING to REVOKED, or STARTED and not asked to stop before."""
+
+    async def retry(self, job_ids: Collection[JobId]) -> set[JobId]:
+        """Let ended jobs run once more: FAILURE and REVOKED become PENDING, due at once, with new budgets;
+        attempts are numbered on. Their context is gone, and their `origin` says so. An expiry that has passed
+        is forgotten. Returns the ids of the jobs that this has changed; others stay as they are."""
+
+    async def queued(self) -> Mapping[str | None, Queued]:
+        """What is PENDING now, by owner. The time it takes grows with the queue."""
 
     async def cancel_requests(self) -> Collection[JobId]:
         """The jobs claimed here that have been asked to stop."""
@@ -177,10 +193,10 @@ class Withdrawn:
 @dataclass(frozen=True, slots=True)
 class Call:
     """A running job asks something of the service: to add jobs (a JSON array of `wire` jobs), or to
-    get or cancel one, or which attempts it has had (its id, a JSON string). `reply` takes the JSON
+    get, cancel or retry one, or which attempts it has had (its id, a JSON string). `reply` takes the JSON
     answer `{"ok": …}` or `{"error": [type, message]}`, once."""
 
-    verb: Literal["add", "get", "cancel", "attempts"]
+    verb: Literal["add", "get", "cancel", "retry", "attempts"]
     body: bytes
     reply: Callable[[bytes], None]
 

@@ -97,6 +97,22 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         1_048_576, ge=1, description="Largest request body that the job API reads."
     )
+    max_batch_bytes: int = Field(
+        16_777_216, ge=1, description="Largest request body of POST /jobs/batch."
+    )
+    max_queued: int = Field(
+        100_000, ge=1, description="Jobs that may wait to run; further ones are refused (503)."
+    )
+    max_queued_per_owner: int | None = Field(
+        None,
+        ge=1,
+        description="Jobs of one owner that may wait to run; further ones are refused (429); default: any number.",
+    )
+    max_queued_bytes: int | None = Field(
+        None,
+        ge=1,
+        description="Bytes that the waiting jobs may have, arguments and sealed requests together; default: any.",
+    )
     body_timeout: float = Field(
         30.0, gt=0, le=3600, description="Seconds that a body which the job API reads may take."
     )

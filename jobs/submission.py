@@ -1,10 +1,11 @@
 """From a task, its arguments and the caller's wishes to the job that will be kept."""
 
+import json
 import math
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import InvalidArguments, Problem
 from .idempotency import IdempotencyKey
@@ -105,7 +106,9 @@ def size_of(args: str) -> int:
 def check_size(args: str, most: int) -> None:
     """Raise `InvalidArguments` if the JSON is more than `most` bytes."""
     if (size := size_of(args)) > most:
-        raise InvalidArguments([Problem("", f"is {size} bytes of JSON; at most {most} fit")])
+        raise InvalidArguments(
+            [Problem("", f"is {size} bytes of JSON; at most {most} fit (setting: max_args_bytes)")]
+        )
 
 
 def new_job(
@@ -154,6 +157,36 @@ def new_job(
         context=context,
         origin=origin,
         owner=owner,
+        idempotency_key=None if key is None else key.text,
+        fingerprint=None if key is None else key.fingerprint,
+    )
+
+
+class Submission(NamedTuple):
+    """What is asked for: a task, its arguments as canonical JSON, and wishes."""
+
+    task: "Task[..., Any]"
+    args: str
+    options: Options = NO_OPTIONS
+
+
+def same_again(job: Job, key: IdempotencyKey | None = None) -> Job:
+    """A new job with the task, arguments and options of this one; when it was to run is not repeated. The
+    request that `job` came with is not kept for as long, so there is none: `origin` says so."""
+    origin = {"rerun_of": job.id}
+    if job.origin is not None:
+        origin |= json.loads(job.origin) | {"context": "deleted"} | origin
+    return Job(
+        id=new_job_id() if key is None else key.job_id(),
+        task=job.task,
+        args=job.args,
+        queue=job.queue,
+        priority=job.priority,
+        max_attempts=job.max_attempts,
+        timeout=job.timeout,
+        created_at=now_ms(),
+        origin=json.dumps(origin),
+        owner=job.owner,
         idempotency_key=None if key is None else key.text,
         fingerprint=None if key is None else key.fingerprint,
     )

@@ -47,5 +47,5 @@ def _revoke(transaction: Transaction, key_ids: Sequence[str]) -> list[bool]:
     ]
 
 
-ADD_KEY: Verb[ApiKey, None] = Verb(8, _add)
-REVOKE_KEY: Verb[str, bool] = Verb(9, _revoke)
+ADD_KEY: Verb[ApiKey, None] = Verb(10, _add)
+REVOKE_KEY: Verb[str, bool] = Verb(11, _revoke)

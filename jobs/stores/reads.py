@@ -2,14 +2,14 @@
 
 import json
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from jobs.errors import JobNotFound
 from jobs.events import EventId, EventMark, JobEvent, News
 from jobs.keys import ApiKey
-from jobs.model import AttemptRecord, Job, JobId, JobPage, JobQuery, JobState
+from jobs.model import ENDED, AttemptRecord, Job, JobId, JobPage, JobQuery, JobState, Queued
 
 from . import events
 from .attempts import to_record
@@ -46,6 +46,20 @@ OWNED = LISTING | {
     for state, condition in ((None, "TRUE"), (JobState.SUCCESS, "state = 'SUCCESS'"))
 }
 """The same for one owner's jobs: a state that is not rare is not walked through for all."""
+
+NAMED = {
+    state: SQL["find"].format(
+        source="jobs",
+        state=f"id IN (SELECT value FROM json_each(:ids)) AND {condition}",  # noqa: S608 - all ours
+    )
+    for state, condition in (
+        (None, "TRUE"),
+        (JobState.PENDING, "+state = 'PENDING' AND attempt = 0"),
+        (JobState.RETRY, "+state = 'PENDING' AND attempt > 0"),
+        *((each, f"+state = '{each}'") for each in (JobState.STARTED, *sorted(ENDED))),
+    )
+}
+"""The same for jobs of these ids."""
 
 _NO_END = 2**63 - 1
 
@@ -94,6 +108,11 @@ class Reads:
         rows = await self._rows(self._reader, SQL["states"], ids)
         return {job_id: shown(state, attempt) for job_id, state, attempt in rows}
 
+    async def queued(self) -> Mapping[str | None, Queued]:
+        """See `Store.queued`."""
+        rows = await self._rows(self._lister, SQL["queued"], {})
+        return {owner: Queued(jobs, size) for owner, jobs, size in rows}
+
     async def cancel_requests(self, claimant: str) -> set[JobId]:
         """See `Store.cancel_requests`."""
         me = {"claimant": claimant}
@@ -105,7 +124,7 @@ class Reads:
 
     async def find(self, query: JobQuery) -> JobPage:
         """See `Store.find`."""
-        values = {
+        values: dict[str, Any] = {
             "before_seq": _NO_END if query.before_seq is None else query.before_seq,
             "task": query.task,
             "queue": query.queue,
@@ -115,6 +134,9 @@ class Reads:
             "limit": query.limit + 1,
         }
         listing = LISTING if query.owner is None else OWNED
+        if query.ids is not None:
+            listing = NAMED
+            values["ids"] = json.dumps(list(query.ids))
         rows = await self._rows(self._lister, listing[query.state], values)
         jobs = [to_job(row) for row in rows[: query.limit]]
         return JobPage(jobs, jobs[-1].seq if len(rows) > len(jobs) > 0 else None)

@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from jobs.model import (
     JobQuery,
     JobState,
     Outcome,
+    Queued,
 )
 from jobs.protocols import Progress, Wake, Wrote
 
@@ -39,7 +40,7 @@ from .keys import ADD_KEY, REVOKE_KEY
 from .place import Original, Place
 from .reads import Reads
 from .writer import Writer
-from .writes import ADD, CANCEL, CLAIM, FINISH, PROBE, PRUNE, REAP, RELEASE
+from .writes import ADD, CANCEL, CANCEL_MANY, CLAIM, FINISH, PROBE, PRUNE, REAP, RELEASE, RETRY
 
 _LOOK_EVERY = 0.025  #: seconds between looks for the commits of other processes
 
@@ -208,6 +209,14 @@ class SQLiteStore:
         """See `Store.cancel`. The state is the shown one: RETRY for a job that waits for its next attempt."""
         return await self._parts.writer.submit(CANCEL, job_id)
 
+    async def cancel_many(self, job_ids: Collection[JobId]) -> set[JobId]:
+        """See `Store.cancel_many`."""
+        return await self._parts.writer.submit(CANCEL_MANY, job_ids)
+
+    async def retry(self, job_ids: Collection[JobId]) -> set[JobId]:
+        """See `Store.retry`."""
+        return await self._parts.writer.submit(RETRY, job_ids)
+
     async def reap(self) -> set[JobId]:
         """See `Store.reap`."""
         ended: set[JobId] = set()
@@ -273,6 +282,10 @@ class SQLiteStore:
     async def states(self, job_ids: Collection[JobId]) -> dict[JobId, JobState]:
         """See `Store.states`."""
         return await self._parts.reads.states(job_ids)
+
+    async def queued(self) -> Mapping[str | None, Queued]:
+        """See `Store.queued`."""
+        return await self._parts.reads.queued()
 
     async def cancel_requests(self) -> set[JobId]:
         """See `Store.cancel_requests`."""

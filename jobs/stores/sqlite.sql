@@ -5,9 +5,9 @@ SELECT seq FROM sqlite_sequence WHERE name = 'jobs'
 -- add_job --
 -- An id that is already kept stays as it is.
 INSERT INTO jobs (
-    seq, id, task, queue, priority, ready, max_attempts, timeout, created_at, run_at, expires_at, owner
+    seq, id, task, queue, priority, ready, max_attempts, timeout, created_at, run_at, expires_at, owner, size
 )
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING
 
 -- added --
@@ -28,7 +28,7 @@ SELECT
     id, task, created_at, args, queue, priority, max_attempts, timeout, run_at, expires_at,
     context, origin, jobs.seq, 'STARTED', attempt + 1, crashes, lost,
     :now, NULL, :claimant, NULL, NULL, error, progress,
-    owner, idempotency_key, fingerprint
+    owner, idempotency_key, fingerprint, forgiven
 FROM jobs CROSS JOIN payloads ON payloads.seq = jobs.seq
 WHERE state = 'PENDING' AND ready = 1 AND (expires_at IS NULL OR expires_at > :now)
 ORDER BY priority DESC, jobs.seq
@@ -135,6 +135,42 @@ WHERE seq = :seq AND state = 'PENDING'
 UPDATE jobs SET cancel_requested_at = coalesce(cancel_requested_at, :now)
 WHERE seq = :seq AND state = 'STARTED'
 
+-- cancel_many --
+-- Of several jobs, those that have not begun are revoked and those that run are marked.
+UPDATE jobs SET
+    state = iif(state = 'PENDING', 'REVOKED', state),
+    ready = 1,
+    cancel_requested_at = :now,
+    finished_at = iif(state = 'PENDING', :now, finished_at)
+WHERE id IN (SELECT value FROM json_each(:ids))
+    AND state IN ('PENDING', 'STARTED')
+    AND cancel_requested_at IS NULL
+RETURNING seq, id, state
+
+-- retry --
+-- Jobs that ended without a result run once more, at once, as if never tried: the numbers of attempts go on.
+UPDATE jobs SET
+    state = 'PENDING',
+    ready = 1,
+    run_at = NULL,
+    expires_at = iif(expires_at > :now, expires_at, NULL),
+    started_at = NULL,
+    finished_at = NULL,
+    cancel_requested_at = NULL,
+    forgiven = attempt,
+    crashes = 0,
+    lost = 0
+WHERE id IN (SELECT value FROM json_each(:ids)) AND state IN ('FAILURE', 'REVOKED')
+RETURNING seq, id
+
+-- afresh --
+-- Of retried jobs; what they came with besides their arguments is no longer kept, and they say so.
+UPDATE payloads SET
+    error = NULL,
+    progress = NULL,
+    origin = iif(origin IS NULL, NULL, json_set(origin, '$.context', 'deleted'))
+WHERE seq IN (SELECT value FROM json_each(:seqs))
+
 -- claimants --
 -- Who holds jobs.
 SELECT DISTINCT claimed_by FROM jobs WHERE state = 'STARTED'
@@ -203,7 +239,7 @@ SELECT
     id, task, created_at, args, queue, priority, max_attempts, timeout, run_at, expires_at,
     NULL, origin, jobs.seq, state, attempt, crashes, lost,
     started_at, finished_at, claimed_by, cancel_requested_at, result, error, progress,
-    owner, idempotency_key, fingerprint
+    owner, idempotency_key, fingerprint, forgiven
 FROM jobs CROSS JOIN payloads ON payloads.seq = jobs.seq
 WHERE id = :id
 
@@ -281,7 +317,7 @@ SELECT
     id, task, created_at, '{{}}', queue, priority, max_attempts, timeout, run_at, expires_at,
     NULL, origin, jobs.seq, state, attempt, crashes, lost,
     started_at, finished_at, claimed_by, cancel_requested_at, NULL, error, progress,
-    owner, idempotency_key, fingerprint
+    owner, idempotency_key, fingerprint, forgiven
 FROM (
     SELECT seq FROM {source}
     WHERE {state}
@@ -297,6 +333,10 @@ FROM (
 CROSS JOIN jobs ON jobs.seq = page.seq
 CROSS JOIN payloads ON payloads.seq = page.seq
 ORDER BY page.seq DESC
+
+-- queued --
+-- How many jobs wait, and how large they are, by owner.
+SELECT owner, count(*), sum(size) FROM jobs INDEXED BY jobs_ready WHERE state = 'PENDING' GROUP BY owner
 
 -- states --
 -- How several jobs stand.

@@ -1,7 +1,7 @@
 """The writes, each a plain function on the writer's connection, inside its transaction."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from . import attempts, claimant, events
 from .commits import Transaction, Verb
 from .connection import touch
 from .queries import SQL
-from .rows import error_to_text, shown, to_job
+from .rows import error_to_text, insert, shown, to_job
 
 MAX_LOST = 3  #: attempts of one job that may lose their whole service before it fails
 EXPIRED_AT_ONCE = 1000  #: jobs that one transaction revokes at most, so that others get their turn
@@ -53,10 +53,16 @@ def _add(transaction: Transaction, requests: Sequence[Sequence[Job]]) -> list[tu
     hot: list[tuple[Any, ...]] = []
     payloads: list[tuple[Any, ...]] = []
     seq, size = last, 0
-    for jobs in requests:
+    repeated = _repeated(transaction, requests)
+    fresh = [() if at in repeated else jobs for at, jobs in enumerate(requests)]
+    for jobs in fresh:
         for job in jobs:
             seq += 1
             run_at, args, context = job.run_at, job.args, job.context
+            bytes_ = len(args) if args.isascii() else len(args.encode())
+            if context is not None:
+                bytes_ += len(context)
+            size += bytes_
             hot.append(
                 (
                     seq,
@@ -71,21 +77,37 @@ def _add(transaction: Transaction, requests: Sequence[Sequence[Job]]) -> list[tu
                     run_at,
                     job.expires_at,
                     job.owner,
+                    bytes_,
                 )
             )
             payloads.append((seq, args, context, job.origin, job.idempotency_key, job.fingerprint))
-            size += len(args) + len(context or b"")
     kept: list[tuple[JobId, ...]] = [()] * len(requests)
-    # Rows, not json_each: as fast, and a sealed context is bytes.
-    if connection.executemany(SQL["add_job"], hot).rowcount < len(hot):
+    if insert(connection, SQL["add_job"], hot) < len(hot):
         new = {seq for (seq,) in connection.execute(SQL["added"], {"last": last})}
         payloads = [payload for payload in payloads if payload[0] in new]
         seqs = iter(range(last + 1, seq + 1))
-        kept = [tuple(job.id for job in jobs if next(seqs) not in new) for jobs in requests]
-    connection.executemany(SQL["add_payload"], payloads)
-    transaction.wake |= Wake.WORK
+        kept = [tuple(job.id for job in jobs if next(seqs) not in new) for jobs in fresh]
+    for at in repeated:
+        kept[at] = tuple(job.id for job in requests[at])
+    insert(connection, SQL["add_payload"], payloads)
+    if hot:
+        transaction.wake |= Wake.WORK
     transaction.size += size + len(hot) * _JOB_BYTES
     return kept
+
+
+def _repeated(transaction: Transaction, requests: Sequence[Sequence[Job]]) -> set[int]:
+    """Which of the requests are batches that have been added before."""
+    found: set[int] = set()
+    firsts: set[JobId] = set()
+    for at, jobs in enumerate(requests):
+        if len(jobs) > 1 and jobs[0].idempotency_key is not None:
+            first = jobs[0].id
+            row = transaction.connection.execute(SQL["found"], {"id": first}).fetchone()
+            if row is not None or first in firsts:
+                found.add(at)
+            firsts.add(first)
+    return found
 
 
 def _claim(transaction: Transaction, limits: Sequence[int]) -> list[Claim]:
@@ -199,6 +221,42 @@ def _cancel_one(transaction: Transaction, job_id: JobId) -> JobState | JobNotFou
     return shown(state, attempt)
 
 
+def _cancel_many(
+    transaction: Transaction, requests: Sequence[Collection[JobId]]
+) -> list[set[JobId]]:
+    return [_cancel_these(transaction, job_ids) for job_ids in requests]
+
+
+def _cancel_these(transaction: Transaction, job_ids: Collection[JobId]) -> set[JobId]:
+    wanted = {"ids": json.dumps(list(job_ids)), "now": transaction.now}
+    rows = transaction.connection.execute(SQL["cancel_many"], wanted).fetchall()
+    revoked: list[_Left] = [
+        (True, None, _NOT_BEGUN, seq) for seq, _, state in rows if state == "REVOKED"
+    ]
+    _record(transaction, revoked)
+    events.note(transaction, "revoked", [seq for _, _, _, seq in revoked])
+    transaction.wake |= Wake.ENDED if revoked else Wake(0)
+    transaction.wake |= Wake.CANCEL if len(revoked) < len(rows) else Wake(0)
+    transaction.size += len(rows) * _JOB_BYTES
+    return {job_id for _, job_id, _ in rows}
+
+
+def _retry(transaction: Transaction, requests: Sequence[Collection[JobId]]) -> list[set[JobId]]:
+    return [_retry_these(transaction, job_ids) for job_ids in requests]
+
+
+def _retry_these(transaction: Transaction, job_ids: Collection[JobId]) -> set[JobId]:
+    wanted = {"ids": json.dumps(list(job_ids)), "now": transaction.now}
+    rows = transaction.connection.execute(SQL["retry"], wanted).fetchall()
+    if rows:
+        seqs = {"seqs": json.dumps([seq for seq, _ in rows])}
+        transaction.connection.execute(SQL["afresh"], seqs)
+        events.note(transaction, "retried", [seq for seq, _ in rows])
+        transaction.wake |= Wake.WORK
+    transaction.size += len(rows) * _JOB_BYTES
+    return {job_id for _, job_id in rows}
+
+
 @dataclass(frozen=True, slots=True)
 class Reaped:
     """What a reap did: the jobs it ended, whether more have expired, and who was dead."""
@@ -255,8 +313,10 @@ def _probe(transaction: Transaction, requests: Sequence[None]) -> list[None]:
 FINISH = Verb(0, _finish)
 RELEASE = Verb(1, _release)
 CANCEL: Verb[JobId, JobState] = Verb(2, _cancel)
-ADD = Verb(3, _add, vital=False)
-REAP = Verb(4, _reap)
-PRUNE = Verb(5, _prune)
-CLAIM = Verb(6, _claim, durable=False, vital=False)  # lost with the power, it is only claimed again
-PROBE = Verb(7, _probe, vital=False)
+CANCEL_MANY: Verb[Collection[JobId], set[JobId]] = Verb(3, _cancel_many)
+RETRY: Verb[Collection[JobId], set[JobId]] = Verb(4, _retry)
+ADD = Verb(5, _add, vital=False)
+REAP = Verb(6, _reap)
+PRUNE = Verb(7, _prune)
+CLAIM = Verb(8, _claim, durable=False, vital=False)  # lost with the power, it is only claimed again
+PROBE = Verb(9, _probe, vital=False)

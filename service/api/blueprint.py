@@ -9,7 +9,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from jobs.errors import JobsError
 from service import docs
 
-from . import attempts, description, events, health, jobs, tasks
+from . import again, attempts, batch, bulk, description, events, health, jobs, tasks
 from .principal import Hook, for_callers
 from .problems import Refusal, from_error, from_http
 from .render import problem_response
@@ -19,6 +19,9 @@ TABLE: tuple[Route, ...] = (
     *jobs.routes,
     *attempts.routes,
     *events.routes,
+    *again.routes,
+    *batch.routes,
+    *bulk.routes,
     *tasks.routes,
     *health.routes,
     *description.routes,

@@ -39,7 +39,7 @@ def _moment(value: Any) -> datetime:
     return times.read(value)
 
 
-def _number(value: Any) -> Any:
+def whole_number(value: Any) -> Any:
     """JSON Schema counts 3.0 as an integer."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
@@ -87,7 +87,7 @@ class JobRequest(TypedDict):
     priority: NotRequired[
         Annotated[
             Any,
-            _given(_number),
+            _given(whole_number),
             WithJsonSchema({"type": "integer", "minimum": -MAX_PRIORITY, "maximum": MAX_PRIORITY}),
             Field(description="Higher runs first. Instead of the task's own."),
         ]
@@ -119,7 +119,7 @@ class JobRequest(TypedDict):
     max_attempts: NotRequired[
         Annotated[
             Any,
-            _given(_number),
+            _given(whole_number),
             WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_ATTEMPTS}),
             Field(description="How often it may be tried in all."),
         ]

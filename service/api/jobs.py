@@ -17,7 +17,8 @@ from jobs.registry import Task
 from jobs.submission import NO_OPTIONS, Options, size_of
 
 from . import cursor, listing
-from .body import is_json, read_json
+from .asking import asked_for, misfit, refused
+from .body import read_json
 from .extension import running
 from .idempotency import IDEMPOTENCY_KEY, key_of_request
 from .job_request import JobRequest
@@ -33,6 +34,7 @@ from .problems import (
     MEDIA_TYPE,
     NO_RESULT,
     NOT_READY,
+    QUEUING,
     SUBMITTING,
     TOO_LARGE,
     UNAVAILABLE,
@@ -83,12 +85,11 @@ REFUSED = (
     MEDIA_TYPE,
     INVALID,
     KEY_REUSED,
-    *SUBMITTING,
+    *QUEUING,
 )
 """What may be wrong with a submission."""
 
 _request = TypeAdapter(JobRequest)
-_members = tuple(JobRequest.__annotations__)
 
 
 @routes.add(
@@ -111,20 +112,12 @@ async def submit_job() -> Response:
         try:
             strict_json.check(raw, max_bytes=limit)
         except InvalidJson as reason:
-            raise _refused(reason, raw) from None
-        raise InvalidArguments([_problem(item) for item in error.errors()]) from None
-    task = jobs.registry.get(members.pop("task"))
+            raise refused(reason, raw) from None
+        raise InvalidArguments([misfit(item) for item in error.errors()]) from None
     try:
-        # NaN as NaN, which `accept` refuses: by default it would turn into null.
-        args = task.accept(
-            to_json(members.pop("args", {}), inf_nan_mode="constants"), max_bytes=limit
-        )
-    except InvalidArguments as error:
-        problems = [Problem(f"/args{p.pointer}", p.detail) for p in error.problems]
-        if isinstance(error, InvalidJson):
-            raise _refused(InvalidJson(problems), raw) from None
-        raise InvalidArguments(problems) from None
-    options = Options(**members) if members else NO_OPTIONS
+        task, args, options = asked_for(jobs, members, limit)
+    except InvalidJson as error:
+        raise refused(error, raw) from None
     return await _submitted(jobs, task, args, options, members)
 
 
@@ -147,7 +140,7 @@ async def submit_task(name: str) -> Response:
     try:
         args = task.accept(raw, max_bytes=limit)
     except InvalidJson as error:
-        raise _refused(error, raw) from None
+        raise refused(error, raw) from None
     return await _submitted(jobs, task, args, NO_OPTIONS, {})
 
 
@@ -285,21 +278,3 @@ async def _submitted(
         response.set_data(b"")
         del response.headers["Content-Type"]
     return preferences.applied_to(response, "wait", "respond-async", "return")
-
-
-def _refused(error: InvalidJson, raw: bytes) -> Exception:
-    """What is not JSON by its syntax is another problem than JSON that cannot be kept."""
-    if is_json(raw):
-        return error
-    first = error.problems[0]
-    return Refusal(MALFORMED, f"{first.pointer or 'the body'} {first.detail}", error.problems)
-
-
-def _problem(item: Any) -> Problem:
-    pointer = "".join(f"/{strict_json.escape(part)}" for part in item["loc"])
-    detail = {
-        "missing": "is missing",
-        "extra_forbidden": f"is not known; a job has {', '.join(_members)}",
-        "dict_type": f"must be an object with {', '.join(_members)}",
-    }.get(item["type"], item["msg"].removeprefix("Value error, "))
-    return Problem(pointer, detail)

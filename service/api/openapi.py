@@ -14,6 +14,7 @@ from jobs.errors import InvalidArguments
 from jobs.registry import Task
 
 from . import render
+from .body import JSON_LINES
 from .examples import example
 from .job_request import JobRequest
 from .json_schema import Wanted, components
@@ -40,6 +41,8 @@ key's owner; another's job is a `404`.
 JSON may be nested 64 levels deep, and its strings hold no NUL. Errors are `application/problem+json`;
 each problem's `type` is an address that explains it.
 """
+
+_LINES = {"type": "string", "description": "One JSON object a line."}
 
 _HEADERS: dict[str, Json] = {
     "Location": {
@@ -147,16 +150,24 @@ class _Writer:
             "security": self._security(route),
         }
         if route.body:
-            samples = {
-                task.name: {"task": task.name, "args": args}
-                for task in self._tasks[:MAX_EXAMPLES]
-                for args in self._sample(task)
-            }
+            samples = route.examples
+            if route.body is JobRequest:
+                samples = {each["task"]: each for each in self._submissions()}
+            elif route.takes_lines and (several := list(self._submissions())):
+                samples = {"several jobs": {"jobs": several}}
             operation["requestBody"] = _body(self._schemas[route.name], samples)
+        if route.takes_lines:
+            for media in JSON_LINES:
+                operation["requestBody"]["content"][media] = {"schema": _LINES}
         if task is not None:
             operation |= self._task_parts(task)
         operation["responses"] = self._responses(route)
         return {key: value for key, value in operation.items() if value}
+
+    def _submissions(self) -> Iterable[Json]:
+        for task in self._tasks[:MAX_EXAMPLES]:
+            for args in self._sample(task):
+                yield {"task": task.name, "args": args}
 
     def _security(self, route: Route) -> list[Json]:
         if route.scope is None:

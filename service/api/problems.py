@@ -99,7 +99,13 @@ ENDED = ProblemType(
     "already-ended",
     409,
     "The job has already ended",
-    "An ended job cannot be cancelled, and its state never changes.",
+    "An ended job cannot be cancelled. One that failed or was revoked can be retried.",
+)
+NOT_RETRIABLE = ProblemType(
+    "not-retriable",
+    409,
+    "The job did not end badly",
+    "A job can be retried that failed or was revoked. POST /jobs/<id>/rerun makes a new job like any.",
 )
 TOO_LARGE = ProblemType(
     "too-large",
@@ -139,6 +145,12 @@ RATE_LIMITED = ProblemType(
     "Too many requests from one client",
     "Nothing was done. Send the request again after the seconds in Retry-After (setting: rate_limit).",
 )
+OWNER_QUEUE_FULL = ProblemType(
+    "owner-queue-full",
+    429,
+    "Too many jobs of one owner wait to run",
+    "Nothing was stored. Send the request again after the seconds in Retry-After (setting: max_queued_per_owner).",
+)
 HEADERS_TOO_LARGE = ProblemType(
     "headers-too-large",
     431,
@@ -176,6 +188,13 @@ BUSY = ProblemType(
     "Too much is waiting to be written",
     "Nothing was stored. Send the request again after the seconds in Retry-After.",
 )
+QUEUE_FULL = ProblemType(
+    "queue-full",
+    503,
+    "Too many jobs wait to run",
+    "Nothing was stored. Send the request again after the seconds in Retry-After (settings: max_queued,"
+    " max_queued_bytes).",
+)
 UNAVAILABLE = ProblemType(
     "unavailable",
     503,
@@ -206,12 +225,15 @@ TYPES = {
     for kind in (
         MALFORMED, BAD_KEY, UNAUTHENTICATED, MISSING_SCOPE, NOT_FOUND, UNKNOWN_TASK, UNKNOWN_JOB, NOT_READY, SLOW_BODY,
         NO_RESULT, ENDED, TOO_LARGE, MEDIA_TYPE, INVALID, KEY_REUSED, TOO_MANY_STREAMS, BUSY, UNAVAILABLE,
-        FULL, *ANYWHERE,
+        FULL, NOT_RETRIABLE, OWNER_QUEUE_FULL, QUEUE_FULL, *ANYWHERE,
     )
 }  # fmt: skip
 
 SUBMITTING = (BUSY, UNAVAILABLE, FULL)
 """What may go wrong with any write."""
+
+QUEUING = (OWNER_QUEUE_FULL, QUEUE_FULL, *SUBMITTING)
+"""What may go wrong with any that makes new jobs."""
 
 _BY_ERROR: dict[type[Exception], ProblemType] = {
     errors.InvalidArguments: INVALID,
@@ -220,6 +242,8 @@ _BY_ERROR: dict[type[Exception], ProblemType] = {
     errors.JobNotFound: UNKNOWN_JOB,
     errors.NotRunning: UNAVAILABLE,
     errors.StoreBusy: BUSY,
+    errors.QueueFull: QUEUE_FULL,
+    errors.OwnerQueueFull: OWNER_QUEUE_FULL,
     errors.StoreFull: FULL,
     errors.StoreError: UNAVAILABLE,
     errors.JobsError: UNEXPECTED,
@@ -249,7 +273,7 @@ def from_error(error: errors.JobsError) -> Refusal:
     if problems:
         detail = "; ".join(f"{item.pointer or 'the body'} {item.detail}" for item in problems[:3])
         detail += f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-    return Refusal(kind, detail, problems, _RETRY if kind.status == 503 else {})
+    return Refusal(kind, detail, problems, _RETRY if kind.status in (429, 503) else {})
 
 
 def unready(error: errors.JobsError) -> Refusal:

@@ -90,8 +90,8 @@ def job_response(job: Job, root: str, status: int = 200, **headers: str) -> Resp
     return json_response(to_json(job_object(job, root)), status, **headers)
 
 
-def problem_response(refusal: Refusal, root: str) -> Response:
-    """A response that is a problem."""
+def problem_object(refusal: Refusal, root: str) -> dict[str, Any]:
+    """A problem on the wire."""
     kind = refusal.kind
     document: dict[str, Any] = {
         "type": f"{root}/problems/{kind.slug}" if kind.slug else "about:blank",
@@ -102,7 +102,13 @@ def problem_response(refusal: Refusal, root: str) -> Response:
     }
     if refusal.errors:
         document["errors"] = [item._asdict() for item in refusal.errors]
-    body = to_json(document | dict(refusal.members))
+    return document | dict(refusal.members)
+
+
+def problem_response(refusal: Refusal, root: str) -> Response:
+    """A response that is a problem."""
+    kind = refusal.kind
+    body = to_json(problem_object(refusal, root))
     # Who was too slow is not waited for.
     linger = has_body() and kind is not SLOW_BODY
     response = Response(

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from dataclasses import field as field_
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -75,6 +76,8 @@ class Route:
     description: str = ""
     parameters: tuple[Parameter, ...] = ()
     body: Any = None  #: the type of the JSON body
+    examples: Mapping[str, Any] = field_(default_factory=dict)  #: of the body, by title
+    takes_lines: bool = False  #: the body may also be JSON Lines
     answers: tuple[Answer, ...] = ()
     problems: tuple[ProblemType, ...] = ()
     each_task: bool = False  #: documented once for every task, with its body

@@ -1,6 +1,6 @@
 """The shapes of what goes out, as `render` writes them; a test holds the two together."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import (
     AwareDatetime,
@@ -196,6 +196,36 @@ class JobList(_Out):
 
     jobs: list[JobObject]
     links: ListLinks
+
+
+class JobBatch(_Out):
+    """The jobs of a batch, in the order they were sent."""
+
+    jobs: list[JobObject]
+
+
+class JobAgain(JobObject):
+    """A job that runs again."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{**EXAMPLE_JOB, "context": "deleted"}]}
+    )
+
+    context: Literal["deleted"] | None = Field(
+        description="`deleted`: it was first submitted with a request, whose headers and values are no longer kept;"
+        " it runs without them. null: it never had any."
+    )
+
+
+class BulkResult(_Out):
+    """What became of many jobs."""
+
+    matched: int = Field(description="How many jobs were meant, up to `limit`.")
+    changed: int = Field(
+        description="How many of them were changed; the others had changed meanwhile, or had been asked before."
+    )
+    more: bool = Field(description="Whether more jobs match than `limit`.")
+    dry_run: bool = Field(description="Whether nothing was changed because the request said so.")
 
 
 class TaskLinks(_Out):

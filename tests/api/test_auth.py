@@ -469,3 +469,53 @@ async def test_a_key_is_optional_in_the_document_where_none_is_wanted(api: Api, 
 
 def _template(route: Route) -> str:
     return re.sub(r"<(\w+)>", r"{\1}", route.path)
+
+
+# Many jobs at once
+
+
+async def test_a_filter_reaches_no_other_owners_jobs(
+    api: Api, keys: Keys, ann: dict[str, str]
+) -> None:
+    bob = await keys("bob")
+    body = {"task": "api.echo", "countdown": 600}
+    hers = await (await api.client.post("/jobs", json=body, headers=ann)).get_json()
+    his = await (await api.client.post("/jobs", json=body, headers=bob)).get_json()
+    for wanted in ({"ids": [hers["id"], his["id"]]}, {"state": "PENDING"}, {"task": "api.echo"}):
+        dry = wanted | {"dry_run": True}
+        told = await (await api.client.post("/jobs/cancel", json=dry, headers=bob)).get_json()
+        assert told["matched"] == 1
+    answer = await api.client.post("/jobs/cancel", json={"owner": "ann"}, headers=bob)
+    await problem(answer, 403, "missing-scope")
+    wanted = {"ids": [hers["id"], his["id"]]}
+    told = await (await api.client.post("/jobs/cancel", json=wanted, headers=bob)).get_json()
+    assert told["changed"] == 1
+    for job, who, state in ((hers, ann, "PENDING"), (his, bob, "REVOKED")):
+        seen = await (await api.client.get(job["links"]["self"], headers=who)).get_json()
+        assert seen["state"] == state
+    told = await (await api.client.post("/jobs/retry", json=wanted, headers=ann)).get_json()
+    assert told["matched"] == 0
+
+
+async def test_the_jobs_of_a_batch_are_the_callers(
+    api: Api, keys: Keys, ann: dict[str, str]
+) -> None:
+    made = await api.client.post("/jobs/batch", json={"jobs": [{"task": "api.echo"}]}, headers=ann)
+    (job,) = (await made.get_json())["jobs"]
+    lines = await api.client.post(
+        "/jobs/batch",
+        data='{"task": "api.echo"}',
+        headers=ann | {"Content-Type": "application/jsonl"},
+    )
+    assert job["owner"] == (await lines.get_json(force=True))["job"]["owner"] == "ann"
+    answer = await api.client.get(f"/jobs/{job['id']}", headers=await keys("bob"))
+    await problem(answer, 404, "unknown-job")
+
+
+async def test_a_rerun_belongs_to_the_owner_of_the_first_job(
+    api: Api, keys: Keys, ann: dict[str, str]
+) -> None:
+    job = await (await api.client.post("/jobs", json={"task": "api.echo"}, headers=ann)).get_json()
+    root = await keys("root", "admin")
+    again = await api.client.post(f"/jobs/{job['id']}/rerun", headers=root)
+    assert (await again.get_json())["owner"] == "ann"

@@ -1015,6 +1015,8 @@ async def test_the_store_makes_every_transition_of_the_model_and_no_other(
         "claim": lambda job: holder.claim(1),
         "release": lambda job: holder.release(invocations(job)),
         "cancel": lambda job: holder.cancel(job.id),
+        "cancel many": lambda job: holder.cancel_many([job.id]),
+        "retry": lambda job: holder.retry([job.id]),
         "reap": lambda job: holder.reap(),
         "die": die_and_reap,
         **{
@@ -1064,7 +1066,7 @@ async def test_every_field_of_a_job_is_stored(store: Store) -> None:
         for name in Job._fields
         if any(getattr(one, name) not in (None, 0) for one in (job, running, finished))
     }
-    assert told == set(Job._fields) - {"priority", "crashes", "lost", "progress"}
+    assert told == set(Job._fields) - {"priority", "crashes", "lost", "progress", "forgiven"}
 
 
 # API keys

@@ -6,7 +6,7 @@ to the same. Where they differ, hypothesis shows a way there.
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -120,6 +120,37 @@ class Model:
         elif job.stored_state is STARTED:
             self._now(job, cancel_requested_at=1)
         return job.state
+
+    def cancel_many(self, job_ids: Collection[JobId]) -> set[JobId]:
+        open_ = {
+            job.id
+            for job in (self.jobs[job_id] for job_id in job_ids if job_id in self.jobs)
+            if not job.state.ended and not job.cancel_requested_at
+        }
+        for job_id in open_:
+            self.cancel(job_id)
+        return open_
+
+    def retry(self, job_ids: Collection[JobId]) -> set[JobId]:
+        jobs = [self.jobs[job_id] for job_id in job_ids if job_id in self.jobs]
+        again = [job for job in jobs if job.stored_state in (JobState.FAILURE, REVOKED)]
+        for job in again:
+            self._again(
+                job,
+                error=None,
+                run_at=None,
+                expires_at=None if _past(job.expires_at) else job.expires_at,
+                cancel_requested_at=None,
+                context=None,
+                finished_at=None,
+                forgiven=job.attempt,
+                crashes=0,
+                lost=0,
+            )
+        return {job.id for job in again}
+
+    def queued(self) -> int:
+        return len([job for job in self.jobs.values() if job.stored_state is PENDING])
 
     def reap(self) -> set[JobId]:
         open_ = [job for job in self.jobs.values() if not job.state.ended]
@@ -283,6 +314,21 @@ class Machine(RuleBasedStateMachine):
             with pytest.raises(JobNotFound):
                 self._do(self._stores[by].cancel(job_id))
 
+    def _picked(self, picks: set[int]) -> list[JobId]:
+        return [self._known[-1 - pick] for pick in picks if pick < len(self._known)]
+
+    @rule(by=claimants, which=some)
+    def cancel_many(self, by: int, which: set[int]) -> None:
+        job_ids = self._picked(which)
+        expected = self._model.cancel_many(job_ids)
+        assert self._do(self._stores[by].cancel_many(job_ids)) == expected
+
+    @rule(by=claimants, which=some, limit=limits)
+    def retry(self, by: int, which: set[int], limit: int) -> None:
+        job_ids = self._picked(which)
+        assert self._do(self._stores[by].retry(job_ids)) == self._model.retry(job_ids)
+        self.claim(by, limit)
+
     @precondition(lambda self: self._model.running)
     @rule(by=claimants, heir=claimants, limit=limits)
     def die_and_reap(self, by: int, heir: int, limit: int) -> None:
@@ -345,6 +391,8 @@ class Machine(RuleBasedStateMachine):
                 for job in self._model.running
                 if job.claimed_by == store.claimant and job.cancel_requested_at
             }
+        queued = self._do(self._stores[0].queued())
+        assert sum(each.jobs for each in queued.values()) == self._model.queued()
         states = self._do(self._stores[0].states(jobs))
         assert states == {job.id: job.state for job in jobs.values()}
 

@@ -1,9 +1,13 @@
 """A process is killed at each point of a job's way: what was accepted ends all the same, recorded once."""
 
+import http.client
+import json
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,6 +88,38 @@ def test_what_was_accepted_ends_once_whatever_is_killed_where(cluster: Cluster, 
     assert {row.state for row in evidence.rows} == {JobState.SUCCESS}
     accepted = [each for each in evidence.of(Submission) if each.answer is Answer.ACCEPTED]
     assert len(accepted) >= JOBS
+
+
+def sent_with_a_key(cluster: Cluster, path: str, body: object) -> tuple[int, Any]:
+    with closing(http.client.HTTPConnection("127.0.0.1", cluster.port, timeout=PATIENCE)) as client:
+        headers = {"Content-Type": "application/json", "Idempotency-Key": "only-once"}
+        client.request("POST", path, json.dumps(body), headers)
+        answer = client.getresponse()
+        return answer.status, json.loads(answer.read())
+
+
+@pytest.mark.parametrize("path", ["/jobs", "/jobs/batch"])
+def test_a_request_with_a_key_that_got_no_answer_is_sent_again_and_makes_nothing_twice(
+    cluster: Cluster, path: str
+) -> None:
+    jobs: list[Any] = [
+        {"task": "tests.apps.chaos_tasks.quick", "args": {"token": token}} for token in ("a", "b")
+    ]
+    body = {"jobs": jobs} if path.endswith("batch") else jobs[0]
+    count = len(jobs) if path.endswith("batch") else 1
+    member = cluster.serve(**{AT: "add: after the commit, before the answer"})
+    with pytest.raises((OSError, http.client.HTTPException)):
+        sent_with_a_key(cluster, path, body)
+    member.running.process.wait(PATIENCE)
+    kept = [row.job_id for row in rows(cluster.database)]
+    assert len(kept) == count
+    cluster.serve()
+    for _ in range(2):
+        status, told = sent_with_a_key(cluster, path, body)
+        assert status == 202
+        assert [job["id"] for job in told.get("jobs", [told])] == kept
+    until(lambda: all(row.state is JobState.SUCCESS for row in rows(cluster.database)))
+    assert [row.job_id for row in rows(cluster.database)] == kept
 
 
 def test_a_service_and_its_children_are_both_killed_at_points_of_their_own() -> None:

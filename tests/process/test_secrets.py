@@ -39,7 +39,8 @@ def places(folder: Path, service: Running, job: dict[str, Any]) -> dict[str, byt
     for pid in service.family():
         for name in ("cmdline", "environ"):
             found[f"{name} of {pid}"] = Path(f"/proc/{pid}/{name}").read_bytes()
-    for path in ("/jobs", "/tasks", "/openapi.json", *job["links"].values()):
+    links = [link for name, link in job["links"].items() if name != "events" or job["finished_at"]]
+    for path in ("/jobs", "/tasks", "/openapi.json", *links):
         answer = service.get(path)
         found[path] = answer.body + str(answer.headers).encode()
     return found | {"output": service.output.encode()}

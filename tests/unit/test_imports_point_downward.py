@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 FLOORS = {
-    0: "errors events forms idempotency keys model pointers protocols progress settings strict_json json_writer",
+    0: "errors events forms idempotency intake keys model pointers protocols progress settings strict_json json_writer",
     1: "annotations current frameworks functions handle hygiene key_ring registry retry sealed sealing shadowing"
     " signature snapshot submission",
     2: "attempt channel child failures flask guardian lane_client memory output request_context_task runner"

@@ -13,7 +13,7 @@ from jobs.model import AttemptEnd, JobState
 from jobs.stores import attempts, events, keys, reads, writes
 from jobs.stores.migrate import apply
 from jobs.stores.queries import SQL, load
-from jobs.stores.reads import LISTING, OWNED
+from jobs.stores.reads import LISTING, NAMED, OWNED
 
 STATEMENTS = (
     {
@@ -27,7 +27,7 @@ STATEMENTS = (
     }
     | {
         f"find {how} {state}": statement
-        for how, statements in (("any", LISTING), ("owned", OWNED))
+        for how, statements in (("any", LISTING), ("owned", OWNED), ("named", NAMED))
         for state, statement in statements.items()
     }
 )
