@@ -12,6 +12,7 @@ JobsError
 │   └── InvalidJson
 │       └── JsonTooLarge
 ├── KeyReused                   an Idempotency-Key came with another request than before
+├── SecretsGone                 a job cannot run again without its secret arguments
 ├── ContextError
 │   ├── NotCarriable            a value of `g` cannot travel
 │   ├── BadContext              a stored snapshot cannot be opened or restored
@@ -113,6 +114,16 @@ class KeyReused(JobsError):
     def __init__(self, key: str) -> None:
         super().__init__(
             f"the idempotency key {key!r} was used for another request: send that one again, or take a new key"
+        )
+
+
+class SecretsGone(JobsError):
+    """A job's secret arguments were forgotten when it ended, and without them it cannot run again."""
+
+    def __init__(self, task: str) -> None:
+        super().__init__(
+            f"the task {task} takes secret arguments, which are sealed for one job and forgotten when it ends:"
+            " submit it anew"
         )
 
 

@@ -15,7 +15,7 @@ from . import current, memory
 from .child import Boot
 from .engines.inline import InlineEngine
 from .engines.lanes import LaneEngine
-from .errors import ConfigurationError, KeyReused, NotRunning, WouldDeadlock
+from .errors import ConfigurationError, KeyReused, NotRunning, SecretsGone, WouldDeadlock
 from .frameworks import Framework, framework_of, quart
 from .functions import importable_name
 from .handle import JobHandle
@@ -432,8 +432,13 @@ class Jobs:
         """Run a job that failed or was revoked once more, as `JobHandle.retry`; whether it was one."""
         if (lane := current.lane()) is not None:
             return await lane.retry(job_id)
-        await self.get_job(job_id)
+        self._refuse_without_secrets(await self.get_job(job_id))
         return bool(await self._here(lambda: self.store.retry([job_id])))
+
+    def _refuse_without_secrets(self, job: Job) -> None:
+        task = self.registry.find(job.task)
+        if task is not None and task.needs_secrets and job.context is None:
+            raise SecretsGone(job.task)
 
     async def rerun(self, job_id: JobId, key: IdempotencyKey | None = None) -> Job:
         """Keep a new job like this one, as `JobHandle.rerun`. With a `key`, as `submit_once`."""
@@ -441,6 +446,7 @@ class Jobs:
             return await lane.rerun(job_id)
         again = same_again(await self.get_job(job_id), key)
         self.registry.get(again.task)
+        self._refuse_without_secrets(again)
         return await self._here(lambda: self._added_once(again))
 
     async def attempts(self, job_id: JobId) -> Sequence[AttemptRecord]:

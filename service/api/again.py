@@ -69,7 +69,7 @@ async def retry_job(job_id: str) -> Response:
             headers=("Location", "Retry-After"),
         ),
     ),
-    problems=(BAD_KEY, UNKNOWN_JOB, UNKNOWN_TASK, KEY_REUSED, *QUEUING),
+    problems=(BAD_KEY, UNKNOWN_JOB, UNKNOWN_TASK, NOT_RETRIABLE, KEY_REUSED, *QUEUING),
 )
 async def rerun_job(job_id: str) -> Response:
     jobs, key = running(), key_of_request()

@@ -7,6 +7,7 @@ from pydantic_core import to_json
 from jobs import strict_json
 from jobs.errors import InvalidArguments, InvalidJson, Problem
 from jobs.extension import Jobs
+from jobs.registry import Task
 from jobs.submission import NO_OPTIONS, Options, Submission
 
 from .body import is_json
@@ -29,6 +30,13 @@ def asked_for(jobs: Jobs, members: dict[str, Any], max_bytes: int) -> Submission
         kind = InvalidJson if isinstance(error, InvalidJson) else InvalidArguments
         raise kind([Problem(f"/args{p.pointer}", p.detail) for p in error.problems]) from None
     return Submission(task, args, Options(**members) if members else NO_OPTIONS)
+
+
+def parts(jobs: Jobs, task: Task[..., Any], args: str, wishes: dict[str, Any]) -> tuple[bytes, ...]:
+    """What tells a submission from another, without a word of its secrets."""
+    readable, secrets = task.split(args)
+    tag = b"" if secrets is None else jobs.sealer.tag(secrets)
+    return task.name.encode(), readable.encode(), to_json(wishes), tag
 
 
 def refused(error: InvalidJson, raw: bytes) -> Exception:

@@ -19,7 +19,7 @@ from jobs.model import Job
 from jobs.pointers import MAX_PROBLEMS
 from jobs.submission import Submission, check_size
 
-from .asking import asked_for, misfit, refused
+from .asking import asked_for, misfit, parts, refused
 from .body import declares_lines, read_json, read_lines
 from .extension import running
 from .idempotency import IDEMPOTENCY_KEY, key_of_request
@@ -107,7 +107,7 @@ async def submit_batch() -> Response:
     wanted = await (_read_lines(jobs) if in_lines else _read_json(jobs))
     asked = await _all_asked(jobs, wanted)
     owner = principal().owner
-    once = None if key is None else IdempotencyKey(key, owner, _fingerprint(asked, wanted))
+    once = None if key is None else IdempotencyKey(key, owner, _fingerprint(jobs, asked, wanted))
     made = await jobs.submit_many(asked, owner=owner, key=once)
     return json_response(b'{"jobs":[%b]}' % b",".join(_texts(made, root())), 202)
 
@@ -289,12 +289,12 @@ def _asked(jobs: Jobs, members: dict[str, Any]) -> Submission:
     return submission
 
 
-def _fingerprint(asked: Sequence[Submission], wanted: Wanted) -> str:
+def _fingerprint(jobs: Jobs, asked: Sequence[Submission], wanted: Wanted) -> str:
     return fingerprint(
         *(
             part
             for each, wishes in zip(asked, wanted, strict=True)
-            for part in (each.task.name.encode(), each.args.encode(), to_json(wishes))
+            for part in parts(jobs, each.task, each.args, wishes)
         )
     )
 

@@ -17,7 +17,7 @@ from jobs.registry import Task
 from jobs.submission import NO_OPTIONS, Options, size_of
 
 from . import cursor, listing
-from .asking import asked_for, misfit, refused
+from .asking import asked_for, misfit, parts, refused
 from .body import read_json
 from .extension import running
 from .idempotency import IDEMPOTENCY_KEY, key_of_request
@@ -260,10 +260,7 @@ async def _submitted(
     if key is None:
         job = (await jobs.submit(task, args, options, owner=owner)).job
     else:
-        readable, secrets = task.split(args)
-        tag = b"" if secrets is None else jobs.sealer.tag(secrets)
-        asked = fingerprint(task.name.encode(), readable.encode(), to_json(wishes), tag)
-        once = IdempotencyKey(key, owner, asked)
+        once = IdempotencyKey(key, owner, fingerprint(*parts(jobs, task, args, wishes)))
         job = await jobs.submit_once(task, args, options, once)
     base = root()
     location = f"{base}/jobs/{job.id}"

@@ -104,8 +104,9 @@ ENDED = ProblemType(
 NOT_RETRIABLE = ProblemType(
     "not-retriable",
     409,
-    "The job did not end badly",
-    "A job can be retried that failed or was revoked. POST /jobs/<id>/rerun makes a new job like any.",
+    "The job cannot run again",
+    "A job can be retried that failed or was revoked. POST /jobs/<id>/rerun makes a new job like any. Where a task"
+    " needs secret arguments, neither can be: they are forgotten when a job ends.",
 )
 TOO_LARGE = ProblemType(
     "too-large",
@@ -238,6 +239,7 @@ QUEUING = (OWNER_QUEUE_FULL, QUEUE_FULL, *SUBMITTING)
 _BY_ERROR: dict[type[Exception], ProblemType] = {
     errors.InvalidArguments: INVALID,
     errors.KeyReused: KEY_REUSED,
+    errors.SecretsGone: NOT_RETRIABLE,
     errors.UnknownTask: UNKNOWN_TASK,
     errors.JobNotFound: UNKNOWN_JOB,
     errors.NotRunning: UNAVAILABLE,

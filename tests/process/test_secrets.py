@@ -107,6 +107,23 @@ def test_a_key_tells_secrets_apart_and_does_not_keep_them(
                 assert known.encode() not in path.read_bytes()
 
 
+def test_a_batch_keeps_secrets_as_a_submission_does_and_such_a_job_does_not_run_again(
+    service: Running, tmp_path: Path, canary: str
+) -> None:
+    jobs = [{"task": "fails_with_secrets", "args": {"token": canary}}] * 2
+    answer = service.post("/jobs/batch", {"jobs": jobs}, Idempotency_Key="k")
+    assert answer.status == 202
+    for job in answer.json()["jobs"]:
+        location = job["links"]["self"]
+        until(lambda at=location: service.get(at).json()["state"] == "FAILURE")
+        for again in ("retry", "rerun"):
+            refused = service.post(f"{location}/{again}")
+            assert refused.status == 409
+            assert "secret arguments" in refused.json()["detail"]
+    for where, what in places(tmp_path, service, service.get(location).json()).items():
+        assert canary.encode() not in what, where
+
+
 async def test_a_secret_goes_from_python_to_a_job_and_on_to_the_next(
     tmp_path: Path, canary: str
 ) -> None:
