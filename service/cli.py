@@ -22,7 +22,7 @@ from jobs.settings import Settings
 from jobs.shadowing import check_shadowing
 from jobs.stores import sqlite_path
 from jobs.stores.backup import backup as backup_sqlite
-from jobs.stores.checkup import Level
+from jobs.stores.findings import Level
 from jobs.stores.migrate import migrate as migrate_sqlite
 from jobs.stores.restore import restore as restore_sqlite
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from jobs import __version__
 from jobs.settings import Settings
-from jobs.stores.checkup import Finding, Level, examine, ok, problem, warning
+from jobs.stores.checkup import examine
+from jobs.stores.findings import Finding, Level, ok, problem, warning
 
 _FILES = 1024  #: descriptors that a service with some hundred clients and its lanes may need
 _CGROUPS = Path("/sys/fs/cgroup")
