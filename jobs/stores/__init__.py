@@ -40,6 +40,28 @@ def without_driver(error: ImportError) -> ConfigurationError:
     )
 
 
+def migrate_database(settings: Settings) -> tuple[str, list[int]]:
+    """Bring the database that the settings name up to date, creating a file if need be: where it is, and the
+    numbers of the migrations applied. Raises `StoreError`, `ConfigurationError`."""
+    if is_postgres(settings.database):
+        try:
+            from .postgres.migrate import migrate as migrate_postgres
+            from .postgres.server import Server
+        except ImportError as error:
+            raise without_driver(error) from error
+        server = Server(settings.database, busy_timeout=settings.busy_timeout)
+        return server.location, migrate_postgres(server)
+    from .migrate import migrate as migrate_sqlite
+
+    path = sqlite_path(settings.database)
+    applied = migrate_sqlite(
+        path,
+        busy_timeout=settings.busy_timeout,
+        allow_network_filesystem=settings.allow_network_filesystem,
+    )
+    return str(path), applied
+
+
 def is_postgres(database: str) -> bool:
     """Whether `database` is the address of a PostgreSQL database."""
     return database.startswith(("postgresql://", "postgres://"))

@@ -27,7 +27,7 @@ from .server import Server, cut, is_unreachable, pause
 
 log = logging.getLogger("jobs.store")
 
-JUDGE_AFTER = 3.0
+JUDGE_AFTER = 2.0
 """Seconds of its own session before a process judges others: after a restart of the server they may be
 just about to come back, too."""
 
