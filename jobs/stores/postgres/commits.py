@@ -15,6 +15,7 @@ from operator import attrgetter
 from typing import Any
 
 import psycopg
+from psycopg import errors
 
 from jobs.errors import StoreError
 from jobs.model import JobId
@@ -32,6 +33,7 @@ JUDGE_AFTER = 2.0
 just about to come back, too."""
 
 
+_CONFLICTS = (errors.DeadlockDetected, errors.SerializationFailure)
 _NOTHING = Wake(0)
 
 
@@ -83,8 +85,9 @@ class Commits:
             connection = self._connected(deadline)
             try:
                 return self._all(connection, batch, deadline)
-            except psycopg.Error:
-                if not connection.closed or time.monotonic() >= deadline:
+            except psycopg.Error as error:
+                undone = connection.closed or isinstance(error, _CONFLICTS)
+                if not undone or time.monotonic() >= deadline:
                     raise
             except _Unanswered as error:
                 raise StoreError(
