@@ -20,7 +20,7 @@ from jobs.model import JobState
 from jobs.protocols import Wake
 from jobs.settings import Settings
 from jobs.stores import open_store, sqlite_path
-from jobs.stores.postgres import PostgresStore, commits, migrate, store
+from jobs.stores.postgres import PostgresStore, commits, migrate, store, writer
 from jobs.stores.postgres.server import Server
 from tests import postgres
 from tests.store_play import (
@@ -222,9 +222,9 @@ class Breaking:
 
 
 def break_next_commit(one: PostgresStore, committed: bool) -> None:
-    writer = one._parts.writer._commits
-    assert writer._connection is not None
-    writer._connection = Breaking(writer._connection, committed)  # type: ignore[assignment]
+    committing = one._parts.writer._commits
+    assert committing._connection is not None
+    committing._connection = Breaking(committing._connection, committed)  # type: ignore[assignment]
 
 
 @contextmanager
@@ -303,7 +303,7 @@ async def test_what_is_known_to_be_away_is_not_waited_for_again(
 async def test_a_server_that_does_not_answer_is_given_up(
     backend: PostgresBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_OVERDUE", 0.2)
+    monkeypatch.setattr(writer, "_OVERDUE", 0.2)
     one = await backend.open(busy_timeout=0.2)
     (session,) = sessions(one)
     os.kill(session, signal.SIGSTOP)
