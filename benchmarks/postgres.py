@@ -27,7 +27,11 @@ CONCURRENCY = 20  #: jobs at one time in each of Procrastinate's processes
 async def ours(server: Server) -> tuple[float, float]:
     """Jobs a second: added, and drained."""
     server.ask("DROP SCHEMA IF EXISTS quart_jobs CASCADE")
-    options = {"database": server.url, "secret_key": "k" * 40}
+    options = {
+        "database": server.url,
+        "secret_key": "k" * 40,
+        "nice": 0,
+    }  # theirs are not nice either
     async with Jobs(**options, lanes=0):
         added = await windowed(noop.delay, OURS, WIDTH)
     async with Jobs(**options, lanes=LANES) as jobs:
