@@ -163,7 +163,7 @@ class Commits:
                 connection.execute("SET LOCAL synchronous_commit = off")
             judges = time.monotonic() - self._since > JUDGE_AFTER
             transaction = Transaction(connection, self._claimant, now, self.held, judges)
-            self._settle(transaction)
+            unsettled = self._settle(transaction)
             results: list[Any] = []
             for verb, requests in groupby(batch, key=attrgetter("verb")):
                 results += verb.apply(transaction, [request.payload for request in requests])
@@ -172,6 +172,7 @@ class Commits:
                 connection.execute("ROLLBACK")
             raise
         self._end(transaction, xid, deadline)
+        self._unanswered = unsettled
         for job_id, attempt in transaction.gave:
             if self.held.get(job_id) == attempt:
                 del self.held[job_id]
@@ -210,11 +211,11 @@ class Commits:
             if not pause(deadline):
                 return None
 
-    def _settle(self, transaction: Transaction) -> None:
-        """Give back what a transaction claimed that nobody here knows of."""
+    def _settle(self, transaction: Transaction) -> list[str]:
+        """Give back what a transaction claimed that nobody here knows of; those that are still to be asked for."""
         if not self._unanswered:
-            return
-        open_ = [
+            return []
+        unsettled = [
             xid
             for xid in self._unanswered
             if transaction.fetch("status", xid=xid) == [("in progress",)]
@@ -226,7 +227,8 @@ class Commits:
             held=list(self.held),
             not_begun=NOT_BEGUN,
         )
-        self._unanswered = open_
+        transaction.wake |= Wake.WORK
+        return unsettled
 
 
 def keys(attempts: Iterable[Any]) -> list[tuple[JobId, int]]:
