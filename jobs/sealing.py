@@ -79,7 +79,7 @@ def find_keys(
         return [_text(app_secret_key), *map(_text, app_fallbacks), *earlier]
     if database is None:
         raise ConfigurationError(
-            "requests are sealed: set JOBS_SECRET_KEY, or the app's SECRET_KEY"
+            "requests are sealed with a key that all processes share: set JOBS_SECRET_KEY, or the app's SECRET_KEY"
         )
     return [_key_in(key_file(database)), *earlier]
 

@@ -11,9 +11,10 @@ from jobs.events import EventId, EventKind, EventMark, JobEvent, News
 from jobs.model import JobId, JobState
 from jobs.protocols import Progress, Wrote
 
-from .commits import Transaction, Verb
+from .commits import Transaction
 from .queries import SQL
 from .rows import error_from_text
+from .verbs import Verb
 
 PAGE = 500  #: events that are stored, in one answer of `Store.events`
 MOST_NEWS = 10_000  #: of a kind, in one answer of `Store.news`
