@@ -1,36 +1,53 @@
 """Who is charged when the forkserver dies, and with it every lane and its job."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from jobs.model import JobId
 
+from .flights import Flight
 from .lane import Lane
 
 SPARED_MOST = 3  #: times, so that no job brings its service down for ever without being charged
+TOGETHER = 1.0  #: seconds between two beginnings that say nothing: both jobs were started again
 
 
 class Blame:
     """Any of the running jobs may have killed it; what kills, does so soon: the job that began last is
-    charged with a crash, the others are only lost."""
+    charged with a crash, the others are only lost. Of those that began together, it is the one that has
+    been charged before."""
 
     def __init__(self) -> None:
         self._spared: Counter[JobId] = Counter()
-        self._judged = 0
+        self._charged: Counter[JobId] = Counter()
+        self._guardian = 0
+        self._suspect: Flight | None = None
 
     def judge(self, guardian: int, lanes: Iterable[Lane]) -> None:
-        """Spare what these lanes run, but the latest; called for each lane, decided at the first."""
-        if guardian == self._judged:
-            return
-        self._judged = guardian
+        """Spare what these lanes run, but the suspect. Called for each lane that dies with it: what was
+        running may be heard of only then."""
+        if guardian != self._guardian:
+            self._guardian, self._suspect = guardian, None
         flights = [
             lane.running for lane in lanes if lane.guardian == guardian and lane.running is not None
         ]
-        for flight in sorted(flights, key=lambda flight: flight.began)[:-1]:
-            job_id = flight.invocation.job_id
-            self._spared[job_id] += 1
-            flight.spared = self._spared[job_id] <= SPARED_MOST
+        if self._suspect is None and flights:
+            self._suspect = self._likeliest(flights)
+            self._charged[self._suspect.invocation.job_id] += 1
+        for flight in flights:
+            if flight is not self._suspect and not flight.spared:
+                job_id = flight.invocation.job_id
+                self._spared[job_id] += 1
+                flight.spared = self._spared[job_id] <= SPARED_MOST
+
+    def _likeliest(self, flights: Sequence[Flight]) -> Flight:
+        last = max(flight.began for flight in flights)
+        return max(
+            (flight for flight in flights if last - flight.began < TOGETHER),
+            key=lambda flight: (self._charged[flight.invocation.job_id], flight.began),
+        )
 
     def forget(self, job_id: JobId) -> None:
         """It has ended."""
         self._spared.pop(job_id, None)
+        self._charged.pop(job_id, None)

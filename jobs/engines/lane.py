@@ -72,7 +72,7 @@ class Lane:
         cap = self._max_log_bytes
         self._process = LaneProcess(self._boot, capture=cap is not None)
         self._output = LaneOutput(
-            self._process.output, self._process.mark, cap or 0, catch_up=self._catch_up
+            self._process.output, self._process.mark, cap or 0, catch_up=self.catch_up
         )
         gone = self.gone = self._loop.create_future()
         try:
@@ -214,7 +214,8 @@ class Lane:
         else:  # most likely it is dying, and the pidfd will tell in a moment
             self._loop.call_later(_DYING, self.kill, how)
 
-    def _catch_up(self) -> None:
+    def catch_up(self) -> None:
+        """Hear all that the child has said."""
         if self.ready:
             self._channel.read()
 

@@ -211,6 +211,8 @@ class LaneEngine:
         """A lane's process has died: another takes its place, while the dead one is buried."""
         if processes.LINUX and processes.has_ended(lane.guardian):
             kin = [each for each in self._lanes if each.ready or each is lane]
+            for each in kin:  # what killed it may have begun a moment ago
+                each.catch_up()
             self._blame.judge(lane.guardian, kin)
         _keep(self._burials, lane.bury())
         if not self._closing:

@@ -179,7 +179,7 @@ async def test_a_job_that_kills_the_forkserver_fails_and_its_neighbour_does_not(
     assert caught.value.error.kind == "crash"
     assert await neighbour.result(timeout=30) == 1
     job = (await neighbour.refresh()).job
-    assert 2 <= job.attempt <= 4  # killed with the other, as often as it ran beside it,
+    assert job.attempt >= 2  # killed with the other, as often as it ran beside it,
     assert job.crashes == 0  # and not once charged for that
     assert await (await tasks.works.delay(notes.path, 3)).result(timeout=30) == 3
 
