@@ -1,6 +1,6 @@
 """Who is charged when the forkserver dies, and with it every lane and its job."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 
 from jobs.model import JobId
@@ -9,7 +9,8 @@ from .flights import Flight
 from .lane import Lane
 
 SPARED_MOST = 3  #: times, so that no job brings its service down for ever without being charged
-TOGETHER = 1.0  #: seconds between two beginnings that say nothing: both jobs were started again
+TOGETHER = 1000  #: ms between two beginnings that say nothing: both jobs were started again
+_REMEMBERED = 100  #: charges
 
 
 class Blame:
@@ -19,7 +20,7 @@ class Blame:
 
     def __init__(self) -> None:
         self._spared: Counter[JobId] = Counter()
-        self._charged: Counter[JobId] = Counter()
+        self._charged: deque[JobId] = deque(maxlen=_REMEMBERED)
         self._guardian = 0
         self._suspect: Flight | None = None
 
@@ -33,7 +34,7 @@ class Blame:
         ]
         if self._suspect is None and flights:
             self._suspect = self._likeliest(flights)
-            self._charged[self._suspect.invocation.job_id] += 1
+            self._charged.append(self._suspect.invocation.job_id)
         for flight in flights:
             if flight is not self._suspect and not flight.spared:
                 job_id = flight.invocation.job_id
@@ -41,13 +42,15 @@ class Blame:
                 flight.spared = self._spared[job_id] <= SPARED_MOST
 
     def _likeliest(self, flights: Sequence[Flight]) -> Flight:
-        last = max(flight.began for flight in flights)
+        last = max(flight.started_at for flight in flights)
         return max(
-            (flight for flight in flights if last - flight.began < TOGETHER),
-            key=lambda flight: (self._charged[flight.invocation.job_id], flight.began),
+            (flight for flight in flights if last - flight.started_at < TOGETHER),
+            key=lambda flight: (
+                self._charged.count(flight.invocation.job_id),
+                flight.started_at,
+            ),
         )
 
     def forget(self, job_id: JobId) -> None:
         """It has ended."""
         self._spared.pop(job_id, None)
-        self._charged.pop(job_id, None)

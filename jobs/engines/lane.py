@@ -351,12 +351,14 @@ class Lane:
             self._current.why = Interrupt.SHUTDOWN
         self.kill()
 
-    async def bury(self) -> None:
-        """See to it that nothing is left of the process; then say what became of the job it ran."""
+    async def bury(self, judge: Callable[[], None]) -> None:
+        """See to it that nothing is left of the process; then, after `judge`, say what became of the job
+        it ran."""
         code = None
         try:
             code = await self._process.bury()
         finally:
+            judge()
             log = self._close_output()
             if self.gone is not None:
                 self.gone.set_result(None)

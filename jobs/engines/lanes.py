@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Coroutine, Sequence
+from functools import partial
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
@@ -60,6 +61,7 @@ class LaneEngine:
         self._events: list[Event] = []
         self._bell = asyncio.Event()
         self._quiet = asyncio.Event()
+        self._dying: list[Lane] = []
         self._openings: set[asyncio.Task[None]] = set()
         self._burials: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
@@ -209,16 +211,26 @@ class LaneEngine:
 
     def _replace(self, lane: Lane) -> None:
         """A lane's process has died: another takes its place, while the dead one is buried."""
-        if processes.LINUX and processes.has_ended(lane.guardian):
-            kin = [each for each in self._lanes if each.ready or each is lane]
-            for each in kin:  # what killed it may have begun a moment ago
-                each.catch_up()
-            self._blame.judge(lane.guardian, kin)
-        _keep(self._burials, lane.bury())
+        self._dying.append(lane)
+        _keep(self._burials, self._bury(lane))
         if not self._closing:
             at = self._lanes.index(lane)
             self._lanes[at] = self._new_lane()
             _keep(self._openings, self._reopen(at, pause=0.0 if lane.useful else _RETRY_PAUSE))
+
+    async def _bury(self, lane: Lane) -> None:
+        try:
+            await lane.bury(partial(self._judge, lane.guardian))
+        finally:
+            self._dying.remove(lane)
+
+    def _judge(self, guardian: int) -> None:
+        """Not at once when a lane has died: its end may be seen before that of the forkserver it died with."""
+        if processes.LINUX and processes.has_ended(guardian):
+            kin = [*self._dying, *(lane for lane in self._lanes if lane.ready)]
+            for lane in kin:  # what killed it may have begun a moment ago
+                lane.catch_up()
+            self._blame.judge(guardian, kin)
 
     async def _reopen(self, at: int, pause: float) -> None:
         while not self._closing:
