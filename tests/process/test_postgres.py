@@ -209,7 +209,7 @@ def test_the_other_commands_know_postgresql(database: Server, start: Starter) ->
         running.says(r"\n")
         return running.output
 
-    assert "applied 0001, 0002, 0003, 0004" in said("migrate")
+    assert "applied 0001, 0002, 0003, 0004, 0005, 0006" in said("migrate")
     assert "up to date, nothing applied" in said("migrate")
     assert "revoked" not in said("keys", "create", "--name", "ci")
     assert "pg_dump" in said("backup", "copy.db")
