@@ -5,13 +5,17 @@ import re
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from jobs.stores.postgres.commits import JUDGE_AFTER
+from tests import streaming
+from tests.following import Told
 from tests.postgres import Server
-from tests.running import Running, Starter, starter, until
+from tests.running import PATIENCE, Running, Starter, starter, until
+from tests.streaming import all_of, now_and_then, settled, stream
 
 start = pytest.fixture(starter)
 
@@ -50,6 +54,14 @@ def database(server: Server, start: Starter) -> Server:
     return server
 
 
+@pytest.fixture
+def talking(database: Server, start: Starter) -> Server:
+    """The same, and other tasks: those of the tests of streams."""
+    start.write("talking.py", streaming.TASKS)
+    start.env["JOBS_TASKS"] = "talking"
+    return database
+
+
 def submit(service: Running, path: Path, until: Path | str = "") -> str:
     answer = service.post("/tasks/mine.mark/jobs", {"path": str(path), "until": str(until)})
     assert answer.status == 202, answer
@@ -79,6 +91,59 @@ def test_a_job_submitted_to_either_service_runs_once_on_one_of_them(
     done(services[1], *jobs[::2])
     assert lines(ran) == 40
     assert "hush" not in "".join(service.output for service in services)
+
+
+def test_a_stream_on_one_service_tells_of_a_job_that_runs_in_another(
+    talking: Server, start: Starter
+) -> None:
+    first = start.serve()
+    go = start.folder / "go"
+    running = first.post("/tasks/hold/jobs", {"file": str(go)}).json()
+    until(lambda: first.get(running["links"]["self"]).json()["state"] == "STARTED")
+    second = start.serve()  # it has not claimed it, then
+    told: list[Told] = []
+    with stream(second, "/events") as of_all, stream(second, running["links"]["events"]) as of_one:
+        for event in of_one:
+            told.append(event)
+            if event.kind == "log":
+                go.touch()
+        both: list[Told] = []
+        while not both or both[-1].kind != "finished":
+            both.append(next(of_all))
+    assert [each.kind for each in told if each.kind != "progress"] == [
+        *("submitted", "started", "log", "attempt_ended", "finished")
+    ]
+    assert both[-1].data["state"] == "SUCCESS"
+    assert settled(told) == settled(all_of(first, running["links"]["events"]))
+    (worker,) = first.get(running["links"]["attempts"]).json()["attempts"]
+    assert worker["worker"].startswith(f"{first.process.pid}-")
+
+
+def test_everybody_is_told_everything_in_order_on_every_service(
+    talking: Server, start: Starter
+) -> None:
+    services = [start.serve() for _ in range(2)]
+    jobs = [
+        services[at % 2].post("/tasks/talk/jobs", {"steps": 8, "pause": 0.03}).json()["links"]
+        for at in range(6)
+    ]
+    with ThreadPoolExecutor(12) as clients:
+        following = [
+            (links["events"], clients.submit(now_and_then, service, links["events"], seed))
+            for seed, service in enumerate(services)
+            for links in jobs
+        ]
+        heard = [(path, each.result(PATIENCE)) for path, each in following]
+    for path, told in heard:
+        assert settled(told) == settled(all_of(services[0], path))
+        kinds = [each.kind for each in told if each.kind not in ("log", "progress")]
+        assert kinds == ["submitted", *2 * ["started", "attempt_ended"], "finished"]
+    ran_by = {
+        each["worker"]
+        for links in jobs
+        for each in services[0].get(links["attempts"]).json()["attempts"]
+    }
+    assert len(ran_by) == 2, "both services run jobs"
 
 
 def test_the_jobs_of_a_killed_service_are_back_within_two_seconds(
