@@ -1,7 +1,7 @@
 """What every store tells of what happens to jobs, and keeps of what they say."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -376,16 +376,21 @@ async def test_too_much_news_are_said_to_be_too_much(
     assert (await store.news(news.mark)).missed
 
 
-async def test_the_doorbell_rings_for_what_another_process_hears(
+async def test_the_doorbell_rings_for_what_another_process_begins_and_hears(
     backend: Backend, store: Store
 ) -> None:
-    job = await claimed_one(store)
-    other = await backend.open()
-    await silence(other)
-    listening = asyncio.ensure_future(other.wait())
-    await store.say([Progress(job.id, 1, "1")])
-    async with asyncio.timeout(PATIENCE):
-        assert await listening
+    job, other = new_job(), await backend.open()
+    await store.add([job])
+
+    async def rings(act: Callable[[], Awaitable[Any]]) -> None:
+        await silence(other)
+        listening = asyncio.ensure_future(other.wait())
+        await act()
+        async with asyncio.timeout(PATIENCE):
+            assert await listening
+
+    await rings(lambda: store.claim(1))
+    await rings(lambda: store.say([Progress(job.id, 1, "1")]))
 
 
 def test_an_id_is_read_as_it_is_written() -> None:
