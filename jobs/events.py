@@ -8,7 +8,7 @@ within a job; every process reads the same ones from the store, now and after a 
 import re
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, NewType
 
 from .model import JobError, JobId
 
@@ -84,13 +84,8 @@ class JobEvent(NamedTuple):
         return end or self.id > last
 
 
-class EventMark(NamedTuple):
-    """How far the events of all jobs have been read: the highest number of a job, an ended attempt, and a
-    stored event."""
-
-    seq: int
-    attempt: int
-    event: int
+EventMark = NewType("EventMark", str)
+"""How far the events of all jobs have been read, in the words of the store that has read them."""
 
 
 class News(NamedTuple):

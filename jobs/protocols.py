@@ -32,6 +32,7 @@ class Wake(Flag):
     WORK = auto()  #: a job may be ready to claim
     CANCEL = auto()  #: a running job may have been asked to stop
     ENDED = auto()  #: a job may have ended, in another process
+    TOLD = auto()  #: a job may have begun or said something, in another process
 
 
 class Store(AbstractAsyncContextManager["Store"], Protocol):

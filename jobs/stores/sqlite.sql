@@ -286,7 +286,7 @@ SELECT
 FROM attempts CROSS JOIN jobs ON jobs.seq = attempts.job
 WHERE {which}
 ORDER BY attempts.id
-LIMIT :limit
+LIMIT {limit}
 
 -- said --
 -- What jobs have said, with those jobs.
@@ -300,16 +300,16 @@ ORDER BY events.id
 LIMIT :limit
 
 -- unsaid --
--- What an attempt wrote besides what it has been heard to say.
-SELECT substr(log, 1 + (
+-- What attempts, each with its run, wrote besides what they have been heard to say.
+SELECT attempts.id, substr(log, 1 + (
     SELECT coalesce(sum(length(data)), 0) FROM events
-    WHERE events.job = attempts.job AND run = :run AND kind = 'log'
+    WHERE events.job = attempts.job AND run = value ->> 1 AND kind = 'log'
 ))
-FROM attempts WHERE id = :id
+FROM json_each(:attempts) CROSS JOIN attempts ON attempts.id = value ->> 0
 
 -- why --
--- A job ended so.
-SELECT error FROM payloads WHERE seq = :seq
+-- Jobs ended so.
+SELECT seq, error FROM payloads WHERE seq IN (SELECT value FROM json_each(:seqs))
 
 -- find --
 -- A page of jobs, newest first. `source` names the index that a rare state has.

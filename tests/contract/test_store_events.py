@@ -1,7 +1,7 @@
 """What every store tells of what happens to jobs, and keeps of what they say."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 from jobs.errors import JobNotFound
 from jobs.events import START, EventId, EventKind, JobEvent
 from jobs.model import ErrorKind, Job, JobState, Outcome, new_job_id, now_ms
-from jobs.protocols import Progress, Store, Wake, Wrote
+from jobs.protocols import Progress, Store, Wrote
 from tests.store_play import (
     BACKENDS,
     PATIENCE,
@@ -21,7 +21,7 @@ from tests.store_play import (
     invocations,
     new_job,
     new_jobs,
-    until,
+    silence,
 )
 
 SUBMITTED, STARTED, PROGRESS, LOG, ENDED, FINISHED = (
@@ -367,7 +367,7 @@ async def test_news_go_on_when_all_that_has_ended_is_deleted(store: Store) -> No
 async def test_too_much_news_are_said_to_be_too_much(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.stores.events.MOST_NEWS", 5)
+    monkeypatch.setattr("jobs.stores.event_rows.MOST_NEWS", 5)
     mark = (await store.news(None)).mark
     await store.add(new_jobs(4))
     news = await store.news(mark)
@@ -376,16 +376,21 @@ async def test_too_much_news_are_said_to_be_too_much(
     assert (await store.news(news.mark)).missed
 
 
-async def test_the_doorbell_rings_for_what_another_process_hears(
+async def test_the_doorbell_rings_for_what_another_process_begins_and_hears(
     backend: Backend, store: Store
 ) -> None:
-    job = await claimed_one(store)
-    other = await backend.open()
-    await until(other, ~Wake(0))
-    listening = asyncio.ensure_future(other.wait())
-    await store.say([Progress(job.id, 1, "1")])
-    async with asyncio.timeout(PATIENCE):
-        assert await listening
+    job, other = new_job(), await backend.open()
+    await store.add([job])
+
+    async def rings(act: Callable[[], Awaitable[Any]]) -> None:
+        await silence(other)
+        listening = asyncio.ensure_future(other.wait())
+        await act()
+        async with asyncio.timeout(PATIENCE):
+            assert await listening
+
+    await rings(lambda: store.claim(1))
+    await rings(lambda: store.say([Progress(job.id, 1, "1")]))
 
 
 def test_an_id_is_read_as_it_is_written() -> None:

@@ -5,13 +5,17 @@ import re
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from jobs.stores.postgres.commits import JUDGE_AFTER
+from tests import streaming
+from tests.following import Told
 from tests.postgres import Server
-from tests.running import Running, Starter, starter, until
+from tests.running import PATIENCE, Running, Starter, starter, until
+from tests.streaming import all_of, now_and_then, settled, stream
 
 start = pytest.fixture(starter)
 
@@ -26,6 +30,13 @@ def mark(path: str, until: str = "") -> int:
     while until and not os.path.exists(until):
         time.sleep(0.01)
     return 1
+
+@task
+def answer(ask: str, end: str) -> None:
+    for file in (ask, end):
+        while not os.path.exists(file):
+            time.sleep(0.01)
+        print("there is", os.path.basename(file), flush=True)
 """
 
 
@@ -48,6 +59,14 @@ def database(server: Server, start: Starter) -> Server:
         "JOBS_TASKS": "mine",
     }
     return server
+
+
+@pytest.fixture
+def talking(database: Server, start: Starter) -> Server:
+    """The same, and other tasks: those of the tests of streams."""
+    start.write("talking.py", streaming.TASKS)
+    start.env["JOBS_TASKS"] = "talking"
+    return database
 
 
 def submit(service: Running, path: Path, until: Path | str = "") -> str:
@@ -79,6 +98,58 @@ def test_a_job_submitted_to_either_service_runs_once_on_one_of_them(
     done(services[1], *jobs[::2])
     assert lines(ran) == 40
     assert "hush" not in "".join(service.output for service in services)
+
+
+def test_a_stream_on_one_service_tells_of_a_job_that_runs_in_another(
+    database: Server, start: Starter
+) -> None:
+    first = start.serve()
+    ask, end = start.folder / "ask", start.folder / "end"
+    args = {"ask": str(ask), "end": str(end)}
+    running = first.post("/tasks/mine.answer/jobs", args).json()
+    until(lambda: first.get(running["links"]["self"]).json()["state"] == "STARTED")
+    second = start.serve()  # it has not claimed it, then
+    told: list[Told] = []
+    with stream(second, "/events") as of_all, stream(second, running["links"]["events"]) as of_one:
+        for event in of_one:
+            told.append(event)
+            if event.kind == "started":
+                ask.touch()
+            elif event.kind == "log":  # it is told while nothing else happens
+                end.touch()
+        assert "finished" in (event.kind for event in of_all)
+    kinds = [event.kind for event in told]
+    assert kinds == ["submitted", "started", "log", "log", "attempt_ended", "finished"]
+    assert settled(told) == settled(all_of(first, running["links"]["events"]))
+    (worker,) = first.get(running["links"]["attempts"]).json()["attempts"]
+    assert worker["worker"].startswith(f"{first.process.pid}-")
+
+
+def test_everybody_is_told_everything_in_order_on_every_service(
+    talking: Server, start: Starter
+) -> None:
+    services = [start.serve() for _ in range(2)]
+    jobs = [
+        services[at % 2].post("/tasks/talk/jobs", {"steps": 8, "pause": 0.03}).json()["links"]
+        for at in range(6)
+    ]
+    with ThreadPoolExecutor(12) as clients:
+        following = [
+            (links["events"], clients.submit(now_and_then, service, links["events"], seed))
+            for seed, service in enumerate(services)
+            for links in jobs
+        ]
+        heard = [(path, each.result(PATIENCE)) for path, each in following]
+    for path, told in heard:
+        assert settled(told) == settled(all_of(services[0], path))
+        kinds = [each.kind for each in told if each.kind not in ("log", "progress")]
+        assert kinds == ["submitted", *2 * ["started", "attempt_ended"], "finished"]
+    ran_by = {
+        each["worker"]
+        for links in jobs
+        for each in services[0].get(links["attempts"]).json()["attempts"]
+    }
+    assert len(ran_by) == 2, "both services run jobs"
 
 
 def test_the_jobs_of_a_killed_service_are_back_within_two_seconds(
@@ -209,7 +280,7 @@ def test_the_other_commands_know_postgresql(database: Server, start: Starter) ->
         running.says(r"\n")
         return running.output
 
-    assert "applied 0001, 0002, 0003, 0004" in said("migrate")
+    assert "applied 0001, 0002, 0003, 0004, 0005, 0006" in said("migrate")
     assert "up to date, nothing applied" in said("migrate")
     assert "revoked" not in said("keys", "create", "--name", "ci")
     assert "pg_dump" in said("backup", "copy.db")

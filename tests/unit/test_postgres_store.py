@@ -4,6 +4,8 @@ import asyncio
 import logging
 import os
 import signal
+import socket
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -15,9 +17,11 @@ import psycopg
 import pytest
 from psycopg import errors
 
+from jobs import processes
 from jobs.errors import ConfigurationError, DatabaseUnusable, StoreBusy, StoreError, StoreFull
-from jobs.model import JobState
-from jobs.protocols import Wake
+from jobs.events import EventKind
+from jobs.model import Job, JobId, JobQuery, JobState
+from jobs.protocols import Progress, Wake
 from jobs.settings import Settings
 from jobs.stores import open_store, sqlite_path
 from jobs.stores.postgres import PostgresStore, commits, migrate, store, writer
@@ -420,6 +424,157 @@ async def test_who_was_given_up_but_lives_stops_what_others_took_and_claims_it_o
     assert job.id in ids((await one.claim(9)).jobs)
 
 
+# what the dead have left running
+
+
+@contextmanager
+def left_by(tree: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that a lane of another service started, and that is nobody's now."""
+    with subprocess.Popen(["sleep", "60"], env=os.environ | {processes.LANES_OF: tree}) as program:
+        try:
+            yield program
+        finally:
+            program.kill()
+
+
+async def dead_one(backend: PostgresBackend, claimant: str, host: str) -> Job:
+    """A job whose claimant is dead, and was on that host."""
+    one = PostgresStore(backend.server.url, busy_timeout=5.0, schema=backend.schema)
+    one.claimant = claimant
+    async with one:
+        job = await claimed_one(one)
+    backend.server.ask(
+        f"INSERT INTO {backend.schema}.claimants VALUES (%s, -1, %s, 1, 0)", claimant, host
+    )
+    return job
+
+
+NOBODY = 2**22 + 1  #: a pid that there is not
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells what belongs to whom")
+async def test_what_the_dead_left_running_here_is_killed_before_their_jobs_run_again(
+    backend: PostgresBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commits, "JUDGE_AFTER", 0.0)
+    other = await backend.open()
+    tree = f"{NOBODY}-{uuid4().hex}"
+    job = await dead_one(backend, f"{tree}.1", socket.gethostname())
+    with left_by(tree) as program:
+        await other.reap()
+        assert (await other.get(job.id)).state is JobState.RETRY
+        assert program.wait(PATIENCE) == -signal.SIGKILL
+
+
+async def test_nobody_looks_here_for_what_the_dead_of_another_host_left(
+    backend: PostgresBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commits, "JUDGE_AFTER", 0.0)
+    looked: list[str] = []
+    monkeypatch.setattr(processes, "kill_strays", looked.append)
+    other = await backend.open()
+    job = await dead_one(backend, "1-there.1", "elsewhere")
+    await other.reap()
+    assert (await other.get(job.id)).state is JobState.RETRY
+    assert looked == []
+
+
+@pytest.mark.parametrize(
+    ("neighbour", "state"),
+    [
+        ("seen_at = seen_at + 60000, judged_at = judged_at + 60000", JobState.STARTED),
+        ("seen_at = seen_at + 60000, judged_at = judged_at - 60000", JobState.RETRY),
+        ("seen_at = seen_at + 60000, judged_at = NULL", JobState.RETRY),
+        ("seen_at = seen_at - 60000", JobState.RETRY),
+    ],
+)
+async def test_the_dead_of_another_host_are_left_to_who_looks_after_them_there(
+    backend: PostgresBackend, monkeypatch: pytest.MonkeyPatch, neighbour: str, state: JobState
+) -> None:
+    monkeypatch.setattr(commits, "JUDGE_AFTER", 0.0)
+    monkeypatch.setattr(store, "BEAT_EVERY", 1000.0)
+    one, other = await backend.open(), await backend.open()
+    await one.reap()
+    backend.server.ask(
+        f"UPDATE {backend.schema}.claimants SET host = 'elsewhere', {neighbour} WHERE name = %s",
+        one.claimant,
+    )
+    job = await dead_one(backend, "1-there.1", "elsewhere")
+    await other.reap()
+    assert (await other.get(job.id)).state is state
+
+
+# what commits late, or comes from elsewhere
+
+
+async def test_news_of_a_transaction_that_commits_late_are_told_once(
+    backend: PostgresBackend,
+) -> None:
+    store = await backend.open()
+    job, late = await claimed_one(store), new_job()
+    with psycopg.connect(f"{backend.server.url}&options=-csearch_path%3D{backend.schema}") as other:
+        other.execute(
+            "WITH added AS (INSERT INTO jobs (id, task, queue, priority, ready, max_attempts, created_at)"
+            " VALUES (%s, 't', 'q', 0, TRUE, 1, 1) RETURNING seq),"
+            " carried AS (INSERT INTO payloads (seq, args) SELECT seq, '{}' FROM added)"
+            " INSERT INTO events (job, run, attempt, kind, at, data)"
+            " SELECT seq, 1, 1, 'progress', 1, '1' FROM added",
+            (late.id,),
+        )
+        mark = (await store.news(None)).mark
+        await store.say([Progress(job.id, 1, "1")])
+        await store.finish([ended(job)])
+        early = await store.news(mark)
+        assert {event.job_id for event in early.events} == {job.id}
+        assert (await store.news(early.mark)).events == []
+    news = await store.news(early.mark)
+    assert [(event.job_id, event.kind) for event in news.events] == [
+        (late.id, EventKind.SUBMITTED),
+        (late.id, EventKind.PROGRESS),
+    ]
+    assert (await store.news(news.mark)).events == []
+
+
+async def test_rows_that_a_dump_brought_from_another_server_are_no_news(
+    backend: PostgresBackend,
+) -> None:
+    store = await backend.open()
+    job = await claimed_one(store)
+    await store.say([Progress(job.id, 1, "1")])
+    await store.finish([ended(job)])
+    for table in ("payloads", "attempts", "events"):
+        backend.server.ask(f"UPDATE {backend.schema}.{table} SET xact = '99999999999'")
+    mark = (await store.news(None)).mark
+    assert (await store.news(mark)).events != []
+    await backend.open()
+    assert (await store.news(mark)).events == []
+
+
+async def test_of_a_batch_that_another_process_adds_at_the_same_time_one_is_added(
+    backend: PostgresBackend,
+) -> None:
+    store, other = await backend.open(), await backend.open()
+    batch = [new_job(idempotency_key=f"k {number}") for number in range(3)]
+    rerun = [batch[0], *(new_job(idempotency_key=f"k {number}") for number in range(1, 3))]
+    with psycopg.connect(backend.server.url) as holding:
+        holding.execute(f"LOCK TABLE {backend.schema}.payloads IN EXCLUSIVE MODE")
+        adding = [
+            asyncio.create_task(add_all(each, jobs))
+            for each, jobs in ((store, batch), (other, rerun))
+        ]
+        await asyncio.sleep(
+            0.3
+        )  # the first of one is in its table now, and the other waits for that
+    kept = [await each for each in adding]
+    assert sorted(map(len, kept)) == [0, 3]
+    assert len((await store.find(JobQuery())).jobs) == 3
+
+
+async def add_all(one: PostgresStore, jobs: list[Job]) -> list[JobId]:
+    """What of them was kept already."""
+    return list(await one.add(jobs))
+
+
 # the schema
 
 
@@ -441,7 +596,7 @@ async def test_processes_that_start_together_migrate_once() -> None:
     schema = f"test_{uuid4().hex}"
     servers = [Server(postgres.shared().url, busy_timeout=5.0, schema=schema) for _ in range(4)]
     done = await asyncio.gather(*(asyncio.to_thread(migrate.migrate, each) for each in servers))
-    assert sorted(done) == [[], [], [], [1, 2, 3, 4]]
+    assert sorted(done) == [[], [], [], [1, 2, 3, 4, 5, 6]]
 
 
 async def test_a_commit_is_on_disk_whatever_the_servers_default_is(

@@ -21,10 +21,7 @@ STATEMENTS = (
         for name, statement in SQL.items()
         if "{which}" not in statement and name != "find"
     }
-    | {
-        name: getattr(events, name)
-        for name in ("STAND", "SUBMITTED", "RUNNING", "ENDED", "ENDED_SINCE", "SAID", "SAID_SINCE")
-    }
+    | events.STATEMENTS
     | {
         f"find {how} {state}": statement
         for how, statements in (("any", LISTING), ("owned", OWNED), ("named", NAMED))

@@ -43,6 +43,7 @@ class Transaction:
 
     connection: psycopg.Connection[tuple[Any, ...]]
     claimant: str
+    host: str  #: that this process runs on
     now: int  #: ms, by the clock of the database
     held: dict[JobId, int]  #: the attempts that this process has claimed and not accounted for
     judges: bool  #: whether it may say who is dead
@@ -67,8 +68,9 @@ class _Unanswered(Exception):
 class Commits:
     """Commits batches of requests. To be used on one thread, but for `held` and `cut`."""
 
-    def __init__(self, server: Server, claimant: str, channel: str) -> None:
-        self._server, self._claimant, self._channel = server, claimant, channel
+    def __init__(self, server: Server, claimant: str, host: str, channel: str) -> None:
+        self._server, self._channel = server, channel
+        self._claimant, self._host = claimant, host
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         self._since = 0.0  #: when it was made
         self._unanswered: list[str] = []  #: transactions
@@ -162,7 +164,8 @@ class Commits:
             if not any(request.verb.durable for request in batch):
                 connection.execute("SET LOCAL synchronous_commit = off")
             judges = time.monotonic() - self._since > JUDGE_AFTER
-            transaction = Transaction(connection, self._claimant, now, self.held, judges)
+            me = self._claimant, self._host
+            transaction = Transaction(connection, *me, now, self.held, judges)
             unsettled = self._settle(transaction)
             results: list[Any] = []
             for verb, requests in groupby(batch, key=attrgetter("verb")):

@@ -14,23 +14,32 @@ VALUES (%(claimant)s, %(lock)s, %(host)s, %(pid)s, %(now)s)
 ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at
 RETURNING xmax = 0
 
+-- judge --
+-- This process looks after the others.
+UPDATE claimants SET judged_at = %(now)s WHERE name = %(claimant)s
+
 -- leave --
 -- Of these, nobody is alive.
 DELETE FROM claimants WHERE name = ANY(%(names)s)
 
 -- dead --
--- Who neither holds its lock nor was seen lately, or is not known at all.
+-- Who neither holds its lock nor was seen lately, or is not known at all; and who may have left something running
+-- here. The dead of another host are left to who looks after them there, if anybody does.
 WITH locked AS MATERIALIZED (
     SELECT (classid::bigint << 32) | objid::bigint AS lock FROM pg_locks
     WHERE locktype = 'advisory' AND objsubid = 1 AND granted
         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 ),
 holders AS MATERIALIZED (SELECT DISTINCT claimed_by AS name FROM jobs WHERE state = 'STARTED')
-SELECT name FROM claimants
+SELECT name, host = %(host)s FROM claimants AS dead
 WHERE %(judge)s AND seen_at < %(seen_before)s AND lock NOT IN (SELECT lock FROM locked)
     AND name != %(claimant)s
+    AND (host = %(host)s OR NOT EXISTS (
+        SELECT FROM claimants AS neighbour
+        WHERE neighbour.host = dead.host AND seen_at >= %(seen_before)s AND judged_at >= %(judged_after)s
+    ))
 UNION
-SELECT name FROM holders
+SELECT name, TRUE FROM holders
 WHERE name != %(claimant)s AND name NOT IN (SELECT name FROM claimants)
 
 -- add --
@@ -40,16 +49,16 @@ WITH given AS MATERIALIZED (
     FROM json_to_recordset(%(jobs)s::json) AS each (
         n integer, id text, task text, queue text, priority integer, max_attempts integer,
         timeout double precision, created_at bigint, run_at bigint, expires_at bigint, owner text,
-        args text, context text, origin text, idempotency_key text, fingerprint text
+        size integer, args text, context text, origin text, idempotency_key text, fingerprint text
     )
 ),
 added AS (
     INSERT INTO jobs (
-        seq, id, task, queue, priority, ready, max_attempts, timeout, created_at, run_at, expires_at, owner
+        seq, id, task, queue, priority, ready, max_attempts, timeout, created_at, run_at, expires_at, owner, size
     )
     SELECT
         seq, id, task, queue, priority, run_at IS NULL OR run_at <= %(now)s::bigint, max_attempts,
-        timeout, created_at, run_at, expires_at, owner
+        timeout, created_at, run_at, expires_at, owner, size
     FROM given
     ON CONFLICT (id) DO NOTHING
     RETURNING seq
@@ -88,7 +97,7 @@ RETURNING
     id, task, created_at, args, queue, priority, max_attempts, timeout, run_at, expires_at,
     context, origin, jobs.seq, state, attempt, crashes, lost,
     started_at, NULL, claimed_by, NULL, NULL, error, progress,
-    owner, idempotency_key, fingerprint
+    owner, idempotency_key, fingerprint, forgiven
 
 -- next_due --
 -- When the earliest job that is not yet due will be.
@@ -164,11 +173,16 @@ released AS (
     FROM given
     WHERE jobs.id = given.id AND jobs.attempt = given.attempt
         AND claimed_by = %(claimant)s AND state = 'STARTED'
-    RETURNING jobs.seq, jobs.state, given.*
+    RETURNING jobs.seq, jobs.state, jobs.attempt AS stands, given.*
 ),
 recorded AS (
     UPDATE payloads SET context = NULL, result = NULL, error = %(not_begun)s
     FROM released WHERE payloads.seq = released.seq AND released.state = 'REVOKED'
+),
+told AS (
+    INSERT INTO events (job, run, attempt, kind, at, data)
+    SELECT seq, 1 + (SELECT count(*) FROM attempts WHERE job = seq), stands, 'revoked', %(now)s, ''
+    FROM released WHERE state = 'REVOKED'
 ),
 kept AS (
     INSERT INTO attempts (
@@ -191,7 +205,12 @@ WITH given AS (
         started_at = NULL,
         finished_at = CASE WHEN cancel_requested_at IS NOT NULL THEN %(now)s::bigint END
     WHERE state = 'STARTED' AND claimed_by = %(claimant)s AND id != ALL(%(held)s::text[])
-    RETURNING seq, state
+    RETURNING seq, state, attempt
+),
+told AS (
+    INSERT INTO events (job, run, attempt, kind, at, data)
+    SELECT seq, 1 + (SELECT count(*) FROM attempts WHERE job = seq), attempt, 'revoked', %(now)s, ''
+    FROM given WHERE state = 'REVOKED'
 )
 UPDATE payloads SET context = NULL, result = NULL, error = %(not_begun)s
 FROM given WHERE payloads.seq = given.seq AND given.state = 'REVOKED'
@@ -203,7 +222,7 @@ revoked AS (
     UPDATE jobs SET
         state = 'REVOKED', ready = TRUE, cancel_requested_at = %(now)s, finished_at = %(now)s
     FROM found WHERE jobs.seq = found.seq AND found.state = 'PENDING'
-    RETURNING jobs.seq
+    RETURNING jobs.seq, jobs.attempt
 ),
 asked AS (
     UPDATE jobs SET cancel_requested_at = coalesce(cancel_requested_at, %(now)s)
@@ -212,8 +231,98 @@ asked AS (
 recorded AS (
     UPDATE payloads SET context = NULL, result = NULL, error = %(not_begun)s
     FROM revoked WHERE payloads.seq = revoked.seq
+),
+told AS (
+    INSERT INTO events (job, run, attempt, kind, at, data)
+    SELECT seq, 1 + (SELECT count(*) FROM attempts WHERE job = seq), attempt, 'revoked', %(now)s, ''
+    FROM revoked
 )
 SELECT state, attempt FROM found
+
+-- cancel_many --
+-- Of several jobs, those that have not begun are revoked and those that run are marked.
+WITH found AS MATERIALIZED (
+    SELECT seq FROM jobs
+    WHERE id = ANY(%(ids)s::text[]) AND state IN ('PENDING', 'STARTED') AND cancel_requested_at IS NULL
+    ORDER BY seq
+    FOR UPDATE
+),
+asked AS (
+    UPDATE jobs SET
+        state = CASE state WHEN 'PENDING' THEN 'REVOKED' ELSE state END,
+        ready = TRUE,
+        cancel_requested_at = %(now)s,
+        finished_at = CASE state WHEN 'PENDING' THEN %(now)s::bigint END
+    FROM found WHERE jobs.seq = found.seq
+    RETURNING jobs.seq, id, state, attempt
+),
+recorded AS (
+    UPDATE payloads SET context = NULL, result = NULL, error = %(not_begun)s
+    FROM asked WHERE payloads.seq = asked.seq AND state = 'REVOKED'
+),
+told AS (
+    INSERT INTO events (job, run, attempt, kind, at, data)
+    SELECT seq, 1 + (SELECT count(*) FROM attempts WHERE job = seq), attempt, 'revoked', %(now)s, ''
+    FROM asked WHERE state = 'REVOKED'
+)
+SELECT id, state FROM asked
+
+-- retry --
+-- Jobs that ended without a result run once more, at once, as if never tried: the numbers of attempts go on.
+WITH found AS MATERIALIZED (
+    SELECT seq FROM jobs
+    WHERE id = ANY(%(ids)s::text[]) AND state || '' IN ('FAILURE', 'REVOKED')
+    ORDER BY seq
+    FOR UPDATE
+),
+again AS (
+    UPDATE jobs SET
+        state = 'PENDING',
+        ready = TRUE,
+        run_at = NULL,
+        expires_at = CASE WHEN expires_at > %(now)s THEN expires_at END,
+        started_at = NULL,
+        finished_at = NULL,
+        cancel_requested_at = NULL,
+        forgiven = attempt,
+        crashes = 0,
+        lost = 0
+    FROM found WHERE jobs.seq = found.seq
+    RETURNING jobs.seq, id, attempt
+),
+told AS (
+    INSERT INTO events (job, run, attempt, kind, at, data)
+    SELECT seq, 1 + (SELECT count(*) FROM attempts WHERE job = seq), attempt, 'retried', %(now)s, ''
+    FROM again
+)
+SELECT id, again.seq, origin
+FROM again CROSS JOIN LATERAL (SELECT origin FROM payloads WHERE payloads.seq = again.seq) AS payload
+
+-- afresh --
+-- Of retried jobs; what they came with besides their arguments is no longer kept, and they say so.
+UPDATE payloads SET error = NULL, progress = NULL, origin = given.origin
+FROM json_to_recordset(%(jobs)s::json) AS given (seq bigint, origin text)
+WHERE payloads.seq = given.seq
+
+-- say --
+-- What running jobs say, in this order; only their claimant has heard it.
+WITH heard AS MATERIALIZED (
+    SELECT said.n, seq, jobs.attempt, kind, decode(data, 'base64') AS data
+    FROM json_to_recordset(%(said)s::json) AS said (n integer, id text, attempt integer, kind text, data text)
+        JOIN jobs ON jobs.id = said.id
+    WHERE jobs.attempt = said.attempt AND claimed_by = %(claimant)s AND state = 'STARTED'
+    FOR SHARE OF jobs
+),
+kept AS (
+    INSERT INTO events (job, run, attempt, kind, at, data)
+    SELECT seq, 1 + (SELECT count(*) FROM attempts WHERE job = seq), attempt, kind, %(now)s, data
+    FROM heard ORDER BY n
+),
+last AS (
+    SELECT DISTINCT ON (seq) seq, data FROM heard WHERE kind = 'progress' ORDER BY seq, n DESC
+)
+UPDATE payloads SET progress = convert_from(data, 'UTF8')
+FROM last WHERE payloads.seq = last.seq
 
 -- reap --
 -- Jobs whose claimant is dead: once more, unless asked to stop or lost too often.
@@ -254,7 +363,7 @@ SELECT id, state FROM taken
 -- expire --
 -- Jobs that were not started in time.
 WITH late AS MATERIALIZED (
-    SELECT seq FROM jobs
+    SELECT seq, attempt FROM jobs
     WHERE state = 'PENDING' AND expires_at IS NOT NULL AND expires_at <= %(now)s
     ORDER BY expires_at
     LIMIT %(limit)s
@@ -263,6 +372,11 @@ WITH late AS MATERIALIZED (
 recorded AS (
     UPDATE payloads SET context = NULL, result = NULL, error = %(expired)s
     FROM late WHERE payloads.seq = late.seq
+),
+told AS (
+    INSERT INTO events (job, run, attempt, kind, at, data)
+    SELECT seq, 1 + (SELECT count(*) FROM attempts WHERE job = seq), attempt, 'revoked', %(now)s, ''
+    FROM late
 )
 UPDATE jobs SET state = 'REVOKED', ready = TRUE, finished_at = %(now)s
 FROM late WHERE jobs.seq = late.seq
@@ -277,7 +391,8 @@ WITH past AS MATERIALIZED (
     FOR UPDATE SKIP LOCKED
 ),
 their_payloads AS (DELETE FROM payloads USING past WHERE payloads.seq = past.seq),
-their_attempts AS (DELETE FROM attempts USING past WHERE job = past.seq)
+their_attempts AS (DELETE FROM attempts USING past WHERE job = past.seq),
+their_events AS (DELETE FROM events USING past WHERE job = past.seq)
 DELETE FROM jobs USING past WHERE jobs.seq = past.seq
 
 -- get --
@@ -286,7 +401,7 @@ SELECT
     id, task, created_at, args, queue, priority, max_attempts, timeout, run_at, expires_at,
     NULL, origin, jobs.seq, state, attempt, crashes, lost,
     started_at, finished_at, claimed_by, cancel_requested_at, result, error, progress,
-    owner, idempotency_key, fingerprint
+    owner, idempotency_key, fingerprint, forgiven
 FROM jobs CROSS JOIN LATERAL (SELECT * FROM payloads WHERE payloads.seq = jobs.seq) AS payload
 WHERE id = %(id)s
 
@@ -307,13 +422,72 @@ FROM jobs LEFT JOIN attempts
 WHERE jobs.id = %(id)s
 ORDER BY attempts.id
 
+-- snapshot --
+-- What has been committed: the mark from which on there is news.
+SELECT pg_current_snapshot()::text
+
+-- stand --
+-- What events tell of the jobs themselves.
+SELECT
+    jobs.seq, jobs.id, task, queue, owner, state, jobs.attempt, created_at, jobs.started_at, jobs.finished_at,
+    (SELECT count(*) FROM attempts AS every WHERE every.job = jobs.seq)
+FROM {source}
+WHERE {which}
+LIMIT %(limit)s
+
+-- ended --
+-- Attempts that have ended, with their jobs; which run of the job each was, and how much it wrote. (OFFSET keeps
+-- the planner from going through all jobs.)
+SELECT
+    jobs.seq, jobs.id, task, queue, owner, state, jobs.attempt, created_at, jobs.started_at, jobs.finished_at,
+    (SELECT count(*) FROM attempts AS every WHERE every.job = jobs.seq),
+    attempts.id, number, outcome, attempts.error, attempts.started_at, attempts.finished_at,
+    (SELECT count(*) FROM attempts AS every WHERE every.job = jobs.seq AND every.id <= attempts.id),
+    coalesce(length(log), 0)
+FROM attempts CROSS JOIN LATERAL (SELECT * FROM jobs WHERE seq = attempts.job OFFSET 0) AS jobs
+WHERE {which}
+LIMIT {limit}
+
+-- said --
+-- What jobs have said, with those jobs.
+SELECT
+    jobs.seq, jobs.id, task, queue, owner, state, jobs.attempt, created_at, jobs.started_at, jobs.finished_at,
+    (SELECT count(*) FROM attempts AS every WHERE every.job = jobs.seq),
+    events.id, run, events.attempt, kind, at, data
+FROM events CROSS JOIN LATERAL (SELECT * FROM jobs WHERE seq = events.job OFFSET 0) AS jobs
+WHERE {which}
+LIMIT %(limit)s
+
+-- unsaid --
+-- What attempts, each with its run, wrote besides what they have been heard to say.
+SELECT attempts.id, substr(log, 1 + (
+    SELECT coalesce(sum(length(data)), 0) FROM events
+    WHERE events.job = attempts.job AND events.run = (pair ->> 1)::integer AND kind = 'log'
+)::integer)
+FROM json_array_elements(%(attempts)s::json) AS pair JOIN attempts ON attempts.id = (pair ->> 0)::bigint
+
+-- why --
+-- Jobs ended so.
+SELECT seq, error FROM payloads
+WHERE seq = ANY(ARRAY(SELECT value::text::bigint FROM json_array_elements(%(seqs)s::json)))
+
+-- forget_xacts --
+-- Rows of another server, which a dump has brought here, tell of that server's transactions.
+WITH new_events AS (
+    UPDATE events SET xact = NULL WHERE xact >= pg_snapshot_xmax(pg_current_snapshot())
+),
+new_attempts AS (
+    UPDATE attempts SET xact = NULL WHERE xact >= pg_snapshot_xmax(pg_current_snapshot())
+)
+UPDATE payloads SET xact = NULL WHERE xact >= pg_snapshot_xmax(pg_current_snapshot())
+
 -- find --
 -- A page of jobs, newest first. `order` that is no column keeps a rare state from being looked for in all.
 SELECT
     id, task, created_at, '{{}}', queue, priority, max_attempts, timeout, run_at, expires_at,
     NULL, origin, page.seq, state, attempt, crashes, lost,
     started_at, finished_at, claimed_by, cancel_requested_at, NULL, error, progress,
-    owner, idempotency_key, fingerprint
+    owner, idempotency_key, fingerprint, forgiven
 FROM (
     SELECT * FROM jobs
     WHERE {state}
@@ -326,6 +500,10 @@ FROM (
     LIMIT %(limit)s
 ) AS page CROSS JOIN LATERAL (SELECT * FROM payloads WHERE payloads.seq = page.seq) AS payload
 ORDER BY page.seq DESC
+
+-- queued --
+-- How many jobs wait, and how large they are, by owner.
+SELECT owner, count(*), sum(size) FROM jobs WHERE state = 'PENDING' GROUP BY owner
 
 -- states --
 -- How several jobs stand.

@@ -1,17 +1,19 @@
 """The reads: one statement each, on a few sessions of their own."""
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from jobs.errors import JobNotFound, StoreError
+from jobs.events import EventId, EventMark, JobEvent, News
 from jobs.keys import ApiKey
-from jobs.model import AttemptRecord, Job, JobId, JobPage, JobQuery, JobState
+from jobs.model import ENDED, AttemptRecord, Job, JobId, JobPage, JobQuery, JobState, Queued
 from jobs.stores.rows import shown, to_job, to_key, to_record
 
+from . import events
 from .queries import SQL
 from .server import Server, prepare_async
 
@@ -43,6 +45,24 @@ OWNED = {
     for state, statement in LISTING.items()
 }
 """The same for one owner's jobs."""
+
+NAMED = {
+    state: _listing(
+        "id = ANY(%(ids)s::text[]) AND (%(owner)s::text IS NULL OR owner = %(owner)s::text)"
+        f" AND {condition}",
+        "seq + 0",
+    )
+    for state, condition in (
+        (None, "TRUE"),
+        (JobState.PENDING, "state || '' = 'PENDING' AND attempt = 0"),
+        (JobState.RETRY, "state || '' = 'PENDING' AND attempt > 0"),
+        *((each, f"state || '' = '{each}'") for each in (JobState.STARTED, *sorted(ENDED))),
+    )
+}
+"""The same for jobs of these ids."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Reads:
@@ -93,10 +113,23 @@ class Reads:
             raise JobNotFound(job_id)
         return b"".join(log for (log,) in rows if log is not None)
 
+    async def events(self, job_id: JobId, after: EventId) -> tuple[Sequence[JobEvent], bool]:
+        """See `Store.events`."""
+        return await self._run(events.history, job_id, after)
+
+    async def news(self, since: EventMark | None, job_ids: Collection[JobId] | None) -> News:
+        """See `Store.news`."""
+        return await self._run(events.news, since, job_ids)
+
     async def states(self, job_ids: Collection[JobId]) -> dict[JobId, JobState]:
         """See `Store.states`."""
         rows = await self._rows(SQL["states"], {"ids": list(job_ids)})
         return {job_id: shown(state, attempt) for job_id, state, attempt in rows}
+
+    async def queued(self) -> Mapping[str | None, Queued]:
+        """See `Store.queued`."""
+        rows = await self._rows(SQL["queued"], {})
+        return {owner: Queued(jobs, size) for owner, jobs, size in rows}
 
     async def running(self, claimant: str) -> dict[JobId, bool]:
         """What the claimant holds: whether it has been asked to stop."""
@@ -108,7 +141,7 @@ class Reads:
 
     async def find(self, query: JobQuery) -> JobPage:
         """See `Store.find`."""
-        values = {
+        values: dict[str, Any] = {
             "before_seq": _NO_END if query.before_seq is None else query.before_seq,
             "task": query.task,
             "queue": query.queue,
@@ -118,20 +151,37 @@ class Reads:
             "limit": query.limit + 1,
         }
         listing = LISTING if query.owner is None else OWNED
+        if query.ids is not None:
+            listing = NAMED
+            values["ids"] = list(query.ids)
         rows = await self._rows(listing[query.state], values)
         jobs = [to_job(row) for row in rows[: query.limit]]
         return JobPage(jobs, jobs[-1].seq if len(rows) > len(jobs) > 0 else None)
 
     async def _rows(self, statement: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        return await self._run(_fetch, statement, values)
+
+    async def _run(
+        self,
+        read: Callable[Concatenate[psycopg.AsyncConnection[Any], P], Awaitable[R]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R:
         """After a restart of the server each session of the pool fails once."""
         for last in (False,) * _SESSIONS + (True,):
             connection = None
             try:
                 async with self._pool.connection() as connection:
-                    return await (await connection.execute(statement, values)).fetchall()
+                    return await read(connection, *args, **kwargs)
             except PoolTimeout:
                 raise StoreError(f"{self._server.location} cannot be reached") from None
             except psycopg.Error as error:
                 if connection is None or not connection.closed or last:
                     raise self._server.translated(error) from error
         raise AssertionError
+
+
+async def _fetch(
+    connection: psycopg.AsyncConnection[Any], statement: str, values: Mapping[str, Any]
+) -> list[tuple[Any, ...]]:
+    return await (await connection.execute(statement, values)).fetchall()

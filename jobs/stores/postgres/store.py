@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -14,6 +14,7 @@ from typing import NamedTuple, Self
 import psycopg
 
 from jobs.errors import DatabaseUnusable, StoreError
+from jobs.events import EventId, EventMark, JobEvent, News
 from jobs.keys import ApiKey
 from jobs.model import (
     AttemptRecord,
@@ -25,15 +26,18 @@ from jobs.model import (
     JobQuery,
     JobState,
     Outcome,
+    Queued,
 )
-from jobs.protocols import Wake
+from jobs.protocols import Progress, Wake, Wrote
 from jobs.stores.background import end
 from jobs.stores.bell import Bell
 from jobs.stores.claimant import new_name
 
 from . import migrate
 from .commits import Commits
+from .events import SAY
 from .listener import Listener
+from .queries import SQL
 from .reads import Reads
 from .server import SCHEMA, Server, will_not_pass
 from .writer import Writer
@@ -42,6 +46,7 @@ from .writes import (
     ADD_KEY,
     BEAT,
     CANCEL,
+    CANCEL_MANY,
     CLAIM,
     FINISH,
     LEAVE,
@@ -49,6 +54,7 @@ from .writes import (
     PRUNE,
     REAP,
     RELEASE,
+    RETRY,
     REVOKE_KEY,
     Sign,
 )
@@ -95,7 +101,7 @@ class PostgresStore:
             await reads.open()
             writer = Writer(
                 self._server,
-                Commits(self._server, self.claimant, channel),
+                Commits(self._server, self.claimant, sign.host, channel),
                 busy_timeout=self._busy_timeout,
                 queue_limit=self._queue_limit,
                 ring=self._bell.ring,
@@ -144,6 +150,7 @@ class PostgresStore:
     def _prepare(self) -> str:
         with self._server.connect() as connection:
             migrate.apply(connection, self._server)
+            connection.execute(SQL["forget_xacts"])
             return migrate.channel(connection)
 
     def hold_fileno(self) -> None:
@@ -168,6 +175,10 @@ class PostgresStore:
         """See `Store.finish`."""
         return await self._parts.writer.submit(FINISH, outcomes)
 
+    async def say(self, said: Sequence[Progress | Wrote]) -> None:
+        """See `Store.say`."""
+        await self._parts.writer.submit(SAY, said)
+
     async def release(self, unspent: Sequence[Invocation | Outcome]) -> None:
         """See `Store.release`."""
         await self._parts.writer.submit(RELEASE, unspent)
@@ -175,6 +186,14 @@ class PostgresStore:
     async def cancel(self, job_id: JobId) -> JobState:
         """See `Store.cancel`. The state is the shown one: RETRY for a job that waits for its next attempt."""
         return await self._parts.writer.submit(CANCEL, job_id)
+
+    async def cancel_many(self, job_ids: Collection[JobId]) -> set[JobId]:
+        """See `Store.cancel_many`."""
+        return await self._parts.writer.submit(CANCEL_MANY, job_ids)
+
+    async def retry(self, job_ids: Collection[JobId]) -> set[JobId]:
+        """See `Store.retry`."""
+        return await self._parts.writer.submit(RETRY, job_ids)
 
     async def cancel_requests(self) -> set[JobId]:
         """See `Store.cancel_requests`; and what runs here still, though others took it as this process was
@@ -230,9 +249,21 @@ class PostgresStore:
         """See `Store.log`."""
         return await self._parts.reads.log(job_id, attempt)
 
+    async def events(self, job_id: JobId, after: EventId) -> tuple[Sequence[JobEvent], bool]:
+        """See `Store.events`."""
+        return await self._parts.reads.events(job_id, after)
+
+    async def news(self, since: EventMark | None, job_ids: Collection[JobId] | None = None) -> News:
+        """See `Store.news`."""
+        return await self._parts.reads.news(since, job_ids)
+
     async def states(self, job_ids: Collection[JobId]) -> dict[JobId, JobState]:
         """See `Store.states`."""
         return await self._parts.reads.states(job_ids)
+
+    async def queued(self) -> Mapping[str | None, Queued]:
+        """See `Store.queued`."""
+        return await self._parts.reads.queued()
 
     async def find(self, query: JobQuery) -> JobPage:
         """See `Store.find`."""

@@ -2,13 +2,14 @@
 
 import json
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from jobs.errors import JobNotFound
 from jobs.keys import ApiKey
 from jobs.model import Claim, Invocation, Job, JobId, JobState, Outcome
 from jobs.protocols import Wake
+from jobs.stores.claimant import kill_what_is_left
 from jobs.stores.reasons import EXPIRED, GONE, LOST, MAX_LOST, NOT_AGAIN, NOT_BEGUN
 from jobs.stores.rows import attempt_end, counted, error_to_text, shown, to_job
 from jobs.stores.verbs import Verb
@@ -17,26 +18,47 @@ from .commits import Transaction, keys
 from .queries import SQL
 
 SEEN_WITHIN = 800  #: ms since its last beat in which a claimant without its lock is not given up
+_JUDGED_WITHIN = 2_000  #: ms since a claimant last looked after others; it does so every second
 EXPIRED_AT_ONCE = 1000  #: jobs that one transaction revokes at most, so that others get their turn
 
 _ENDED = {"SUCCESS", "FAILURE", "REVOKED"}
 
 
 def _add(transaction: Transaction, requests: Sequence[Sequence[Job]]) -> list[tuple[JobId, ...]]:
-    jobs = [job for request in requests for job in request]
+    # The first of a batch with a key says whether the batch has been added before: by whoever adds it now, too.
+    firsts = {
+        at: jobs[0]
+        for at, jobs in enumerate(requests)
+        if len(jobs) > 1 and jobs[0].idempotency_key is not None
+    }
+    known = _insert(transaction, firsts.values())
+    repeated = {at for n, at in enumerate(firsts) if n in known}
+    fresh = [
+        () if at in repeated else jobs[1:] if at in firsts else jobs
+        for at, jobs in enumerate(requests)
+    ]
+    found = _insert(transaction, [job for jobs in fresh for job in jobs])
+    if any(requests):
+        transaction.wake |= Wake.WORK
     kept: list[tuple[JobId, ...]] = [()] * len(requests)
-    if not jobs:
-        return kept
-    rows = json.dumps([_row(n, job) for n, job in enumerate(jobs)])
-    found = {n for (n,) in transaction.fetch("add", jobs=rows, now=transaction.now)}
     if found:
-        positions = iter(range(len(jobs)))
-        kept = [tuple(job.id for job in each if next(positions) in found) for each in requests]
-    transaction.wake |= Wake.WORK
+        positions = iter(range(sum(map(len, fresh))))
+        kept = [tuple(job.id for job in jobs if next(positions) in found) for jobs in fresh]
+    for at in repeated:
+        kept[at] = tuple(job.id for job in requests[at])
     return kept
 
 
+def _insert(transaction: Transaction, jobs: Collection[Job]) -> set[int]:
+    """The positions of those whose ids are kept already: they stay as they are."""
+    if not jobs:
+        return set()
+    rows = json.dumps([_row(n, job) for n, job in enumerate(jobs)])
+    return {n for (n,) in transaction.fetch("add", jobs=rows, now=transaction.now)}
+
+
 def _row(n: int, job: Job) -> dict[str, Any]:
+    args, context = job.args, job.context
     return {
         "n": n,
         "id": job.id,
@@ -49,8 +71,9 @@ def _row(n: int, job: Job) -> dict[str, Any]:
         "run_at": job.run_at,
         "expires_at": job.expires_at,
         "owner": job.owner,
-        "args": job.args,
-        "context": _text(job.context),
+        "size": (len(args) if args.isascii() else len(args.encode())) + len(context or b""),
+        "args": args,
+        "context": _text(context),
         "origin": job.origin,
         "idempotency_key": job.idempotency_key,
         "fingerprint": job.fingerprint,
@@ -71,6 +94,7 @@ def _claim(transaction: Transaction, limits: Sequence[int]) -> list[Claim]:
         rows = transaction.fetch("claim", claimant=me, now=now, held=held, limit=max(limit, 0))
         jobs = sorted(map(to_job, rows), key=lambda job: (-job.priority, job.seq))
         transaction.took += [(job.id, job.attempt) for job in jobs]
+        transaction.news |= Wake.TOLD if jobs else Wake(0)
         claims.append(jobs)
     ((due,),) = transaction.fetch("next_due")
     return [Claim(jobs, due) for jobs in claims]
@@ -180,6 +204,40 @@ def _cancel_one(transaction: Transaction, job_id: JobId) -> JobState | JobNotFou
     return shown(state, attempt)
 
 
+def _cancel_many(
+    transaction: Transaction, requests: Sequence[Collection[JobId]]
+) -> list[set[JobId]]:
+    return [_cancel_these(transaction, job_ids) for job_ids in requests]
+
+
+def _cancel_these(transaction: Transaction, job_ids: Collection[JobId]) -> set[JobId]:
+    rows = transaction.fetch(
+        "cancel_many", ids=list(job_ids), now=transaction.now, not_begun=NOT_BEGUN
+    )
+    for _, state in rows:
+        transaction.wake |= Wake.ENDED if state == "REVOKED" else Wake.CANCEL
+    return {job_id for job_id, _ in rows}
+
+
+def _retry(transaction: Transaction, requests: Sequence[Collection[JobId]]) -> list[set[JobId]]:
+    return [_retry_these(transaction, job_ids) for job_ids in requests]
+
+
+def _retry_these(transaction: Transaction, job_ids: Collection[JobId]) -> set[JobId]:
+    rows = transaction.fetch("retry", ids=list(job_ids), now=transaction.now)
+    if rows:
+        jobs = [{"seq": seq, "origin": _without_context(origin)} for _, seq, origin in rows]
+        transaction.run("afresh", jobs=json.dumps(jobs))
+        transaction.wake |= Wake.WORK
+    return {job_id for job_id, _, _ in rows}
+
+
+def _without_context(origin: str | None) -> str | None:
+    if origin is None:
+        return None
+    return json.dumps(json.loads(origin) | {"context": "deleted"}, separators=(",", ":"))
+
+
 class Reaped(NamedTuple):
     """What a reap did: the jobs it ended, and whether more have expired."""
 
@@ -189,15 +247,18 @@ class Reaped(NamedTuple):
 
 def _reap(transaction: Transaction, requests: Sequence[None]) -> list[Reaped]:
     now = transaction.now
-    dead = [
-        name
-        for (name,) in transaction.fetch(
-            "dead",
-            claimant=transaction.claimant,
-            seen_before=now - SEEN_WITHIN,
-            judge=transaction.judges,
-        )
-    ]
+    if transaction.judges:
+        transaction.run("judge", claimant=transaction.claimant, now=now)
+    rows = transaction.fetch(
+        "dead",
+        claimant=transaction.claimant,
+        host=transaction.host,
+        seen_before=now - SEEN_WITHIN,
+        judged_after=now - _JUDGED_WITHIN,
+        judge=transaction.judges,
+    )
+    dead = [name for name, _ in rows]
+    kill_what_is_left(name for name, here in rows if here)  # before their jobs run again
     lost: list[tuple[Any, ...]] = []
     if dead:
         lost = transaction.fetch(
@@ -272,12 +333,14 @@ def _leave(transaction: Transaction, requests: Sequence[None]) -> list[None]:
 FINISH = Verb(0, _finish)
 RELEASE = Verb(1, _release)
 CANCEL: Verb[JobId, JobState] = Verb(2, _cancel)
-ADD = Verb(3, _add)
-REAP = Verb(4, _reap)
-PRUNE = Verb(5, _prune)
-CLAIM = Verb(6, _claim)
-PROBE = Verb(7, _probe)
-ADD_KEY: Verb[ApiKey, None] = Verb(8, _add_key)
-REVOKE_KEY: Verb[str, bool] = Verb(9, _revoke_key)
-BEAT = Verb(10, _beat, durable=False)
-LEAVE = Verb(11, _leave)
+CANCEL_MANY: Verb[Collection[JobId], set[JobId]] = Verb(3, _cancel_many)
+RETRY: Verb[Collection[JobId], set[JobId]] = Verb(4, _retry)
+ADD = Verb(5, _add)
+REAP = Verb(6, _reap)
+PRUNE = Verb(7, _prune)
+CLAIM = Verb(8, _claim)
+PROBE = Verb(9, _probe)
+ADD_KEY: Verb[ApiKey, None] = Verb(10, _add_key)
+REVOKE_KEY: Verb[str, bool] = Verb(11, _revoke_key)
+BEAT = Verb(12, _beat, durable=False)
+LEAVE = Verb(13, _leave)
