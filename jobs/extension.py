@@ -31,7 +31,7 @@ from .sealing import Sealer, find_keys
 from .settings import Settings
 from .shadowing import check_shadowing
 from .snapshot import Carrier, carried, origin
-from .stores import open_store
+from .stores import is_postgres, open_store
 from .submission import NO_OPTIONS, Options, check_size, new_job
 
 if TYPE_CHECKING:
@@ -187,7 +187,8 @@ class Jobs:
     def _keys(self) -> list[str]:
         app_key = self.app.secret_key if self.app is not None else None
         fallbacks = self.app.config.get("SECRET_KEY_FALLBACKS") if self.app is not None else None
-        return find_keys(self.settings, app_key, fallbacks or (), Path(self.store.location))
+        beside = None if is_postgres(self.settings.database) else Path(self.store.location)
+        return find_keys(self.settings, app_key, fallbacks or (), beside)
 
     def _engine(self, keys: list[str]) -> Engine:
         settings = self.settings

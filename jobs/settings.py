@@ -21,7 +21,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="JOBS_", extra="forbid", frozen=True)
 
-    database: str = Field("jobs.db", description="SQLite file: a path, or sqlite:///path.")
+    database: str = Field(
+        "jobs.db",
+        description="SQLite file: a path, or sqlite:///path. Or postgresql://user@host/name.",
+    )
     engine: Literal["lanes", "inline"] = Field(
         "lanes",
         description="lanes: child processes. inline: this process, for tests; sync tasks cannot be stopped there.",

@@ -20,10 +20,9 @@ from jobs import ConfigurationError, JobsError, __version__
 from jobs.keys import new_key
 from jobs.settings import Settings
 from jobs.shadowing import check_shadowing
-from jobs.stores import sqlite_path
+from jobs.stores import is_postgres, migrate_database, sqlite_path
 from jobs.stores.backup import backup as backup_sqlite
-from jobs.stores.checkup import Level
-from jobs.stores.migrate import migrate as migrate_sqlite
+from jobs.stores.findings import Level
 from jobs.stores.restore import restore as restore_sqlite
 
 from . import key_commands, server
@@ -174,15 +173,9 @@ def worker(verbose: bool, **flags: Any) -> None:
 @settings_flags(*STORE)
 def migrate(verbose: bool, **flags: Any) -> None:
     """Bring the database up to date, creating it if need be; `serve` does the same when it starts."""
-    settings = settled(flags, verbose)
-    path = sqlite_path(settings.database)
-    applied = migrate_sqlite(
-        path,
-        busy_timeout=settings.busy_timeout,
-        allow_network_filesystem=settings.allow_network_filesystem,
-    )
+    place, applied = migrate_database(settled(flags, verbose))
     done = ", ".join(f"{number:04}" for number in applied)
-    click.echo(f"{path}: {f'applied {done}' if applied else 'up to date, nothing applied'}")
+    click.echo(f"{place}: {f'applied {done}' if applied else 'up to date, nothing applied'}")
 
 
 @main.group()
@@ -246,7 +239,7 @@ def backup(target: Path, force: bool, with_key: bool, verbose: bool, **flags: An
     settings = settled(flags, verbose)
     began = time.monotonic()
     copied = backup_sqlite(
-        sqlite_path(settings.database),
+        copied_file(settings, "pg_dump --format=custom --schema=quart_jobs"),
         target,
         force=force,
         with_key=with_key,
@@ -275,7 +268,7 @@ def restore(source: Path, force: bool, verbose: bool, **flags: Any) -> None:
     settings = settled(flags, verbose)
     copied = restore_sqlite(
         source,
-        sqlite_path(settings.database),
+        copied_file(settings, "pg_restore --clean --if-exists, with all services stopped"),
         force=force,
         busy_timeout=settings.busy_timeout,
         allow_network_filesystem=settings.allow_network_filesystem,
@@ -310,6 +303,15 @@ def doctor(as_json: bool, verbose: bool, **flags: Any) -> None:
         click.echo(report(findings))
     if not healthy:
         sys.exit(RUNTIME)
+
+
+def copied_file(settings: Settings, instead: str) -> Path:
+    """The database file. Raises `ConfigurationError` if the database is none."""
+    if is_postgres(settings.database):
+        raise ConfigurationError(
+            f"the database is PostgreSQL, which has its own tools for this: use {instead}"
+        )
+    return sqlite_path(settings.database)
 
 
 def in_words(size: int) -> str:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from jobs import __version__
 from jobs.settings import Settings
-from jobs.stores.checkup import Finding, Level, examine, ok, problem, warning
+from jobs.stores import is_postgres, without_driver
+from jobs.stores.checkup import examine
+from jobs.stores.findings import Finding, Level, ok, problem, warning
 
 _FILES = 1024  #: descriptors that a service with some hundred clients and its lanes may need
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -25,7 +27,19 @@ def diagnose(settings: Settings) -> Iterator[Finding]:
     yield _process_limit()
     yield _child()
     yield from _memory()
-    yield from examine(settings)
+    yield from _database(settings)
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    if not is_postgres(settings.database):
+        yield from examine(settings)
+        return
+    try:
+        from jobs.stores.postgres.checkup import examine as examine_postgres
+    except ImportError as error:
+        yield problem("database", str(without_driver(error)))
+        return
+    yield from examine_postgres(settings)
 
 
 def report(findings: Sequence[Finding]) -> str:

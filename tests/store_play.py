@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+from uuid import uuid4
 
 from jobs.model import (
     ErrorKind,
@@ -20,7 +21,9 @@ from jobs.model import (
     now_ms,
 )
 from jobs.protocols import Store, Wake
+from jobs.stores.postgres import PostgresStore
 from jobs.stores.sqlite import SQLiteStore
+from tests import postgres
 
 PATIENCE = 10.0  #: seconds until a test gives up waiting
 
@@ -125,9 +128,53 @@ class SQLiteBackend:
         await self._stack.aclose()
 
 
-Backend = SQLiteBackend
+class PostgresBackend:
+    """One schema of the server, to be opened any number of times."""
+
+    def __init__(self, server: postgres.Server) -> None:
+        self.server, self.schema = server, f"test_{uuid4().hex}"
+        self._stack = AsyncExitStack()
+
+    async def open(self, **options: Any) -> PostgresStore:
+        """A store on the schema; closed at the end of the test if not before."""
+        more = {"busy_timeout": 5.0, "schema": self.schema} | options
+        return await self._stack.enter_async_context(PostgresStore(self.server.url, **more))
+
+    async def die(self, store: Store) -> None:
+        """End a store with its jobs still claimed."""
+        await store.__aexit__(None, None, None)
+
+    def context(self, job_id: JobId) -> bytes | None:
+        """The sealed context that is kept of a job."""
+        ((context,),) = self.server.ask(
+            f"SELECT context FROM {self.schema}.payloads JOIN {self.schema}.jobs USING (seq) WHERE id = %s",
+            job_id,
+        )
+        return context
+
+    def rows(self, table: str) -> int:
+        """How many rows a table has."""
+        ((count,),) = self.server.ask(f"SELECT count(*) FROM {self.schema}.{table}")
+        return count
+
+    async def close(self) -> None:
+        """Close every store."""
+        await self._stack.aclose()
+
+
+class Backend(Protocol):
+    """Where jobs are kept, for a test: a store each for as many processes as it plays."""
+
+    async def open(self) -> Store: ...
+    async def die(self, store: Store) -> None: ...
+    def context(self, job_id: JobId) -> bytes | None: ...
+    def rows(self, table: str) -> int: ...
+    async def close(self) -> None: ...
+
+
 BACKENDS: dict[str, Callable[[Path], Backend]] = {
-    "sqlite": lambda folder: SQLiteBackend(folder / "jobs.db")
+    "sqlite": lambda folder: SQLiteBackend(folder / "jobs.db"),
+    "postgres": lambda _: PostgresBackend(postgres.shared()),
 }
 
 

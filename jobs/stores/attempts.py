@@ -1,15 +1,13 @@
-"""Rows of attempts: from how an attempt ended, and back to what is shown of it."""
+"""Rows of attempts, from how an attempt ended."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-from jobs.model import AttemptEnd, AttemptRecord, JobState, Outcome
+from jobs.model import JobState, Outcome
 
 from .commits import Transaction
 from .queries import SQL
-from .rows import error_from_text
-
-_ENDS = {end.value: end for end in AttemptEnd}
+from .rows import attempt_end
 
 
 def keep(transaction: Transaction, ended: Iterable[tuple[int, Outcome, str | None]]) -> None:
@@ -33,22 +31,10 @@ def keep(transaction: Transaction, ended: Iterable[tuple[int, Outcome, str | Non
             plain.append(common)
         else:
             log = outcome.log.encode("utf-8", "replace") if outcome.log else None
-            others.append((*common, _end(outcome), error, outcome.signal, log))
+            others.append((*common, attempt_end(outcome), error, outcome.signal, log))
             transaction.size += len(error or "") + len(log or b"")
     connection = transaction.connection
     if plain:  # by far the most, and half the price
         connection.executemany(SQL["add_success"], plain)
     if others:
         connection.executemany(SQL["add_attempt"], others)
-
-
-def _end(outcome: Outcome) -> str:
-    if outcome.error is not None:
-        return outcome.error.kind
-    return AttemptEnd.SUCCESS if outcome.state is JobState.SUCCESS else AttemptEnd.SHUTDOWN
-
-
-def to_record(values: Sequence[Any]) -> AttemptRecord:
-    """What is shown of a row whose columns are the fields of `AttemptRecord`, in their order."""
-    number, end, error, *rest, log_bytes = values
-    return AttemptRecord._make((number, _ENDS[end], error_from_text(error), *rest, log_bytes or 0))

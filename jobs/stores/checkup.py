@@ -5,8 +5,6 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from enum import StrEnum
 
 from jobs.errors import StoreBusy, StoreError
 from jobs.model import now_ms
@@ -17,6 +15,7 @@ from . import claimant, sqlite_path
 from .ballast import room
 from .census import Census, check_integrity, take_census
 from .faults import translated
+from .findings import Finding, ok, problem, warning
 from .gate import Gate
 from .migrate import check_version, migrations
 from .place import Place, filesystem
@@ -24,39 +23,6 @@ from .place import Place, filesystem
 _FIXED = (3, 51, 3)  #: https://sqlite.org/wal.html#walresetbug
 _LARGE_LOG = 64 << 20
 _LONG = 60_000  #: ms; what lies further in the future than that was written by another clock
-
-
-class Level(StrEnum):
-    """How bad it is. Only a problem makes the examination fail."""
-
-    OK = "ok"
-    WARNING = "warning"
-    PROBLEM = "problem"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at, what was seen, and what to do about it."""
-
-    level: Level
-    subject: str
-    said: str
-    advice: str = ""
-
-
-def ok(subject: str, said: str) -> Finding:
-    """All is well."""
-    return Finding(Level.OK, subject, said)
-
-
-def warning(subject: str, said: str, advice: str) -> Finding:
-    """It works, but not as well as it could, or not for long."""
-    return Finding(Level.WARNING, subject, said, advice)
-
-
-def problem(subject: str, said: str, advice: str = "") -> Finding:
-    """It does not work."""
-    return Finding(Level.PROBLEM, subject, said, advice)
 
 
 def examine(settings: Settings) -> Iterator[Finding]:

@@ -3,14 +3,14 @@
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from jobs.errors import DatabaseUnusable, StoreBusy
 from jobs.model import now_ms
@@ -21,15 +21,13 @@ from .connection import touch
 from .faults import is_damage, is_disk_failure, is_full, primary_code, short, translated
 from .gate import Gate, patiently
 from .place import Original
+from .verbs import Committed, Request
 
 log = logging.getLogger("jobs.store")
 
 _CHECKPOINT_BYTES = 4 << 20  #: of log, about; then it is copied into the database
 _COMMIT_BYTES = 20_000  #: of log that the smallest commit writes: a page of each index it touches
 _QUIET = 0.5  #: seconds without a write, after which the log is emptied; a dispatcher writes every second
-
-P = TypeVar("P")
-R = TypeVar("R")
 
 
 @dataclass(slots=True)
@@ -41,36 +39,6 @@ class Transaction:
     now: int  #: ms
     wake: Wake  #: what the transaction changes, for the doorbell
     size: int = 0  #: bytes, about, that it adds to the log
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Verb(Generic[P, R]):
-    """One kind of write. `apply` does all of a transaction's requests of the kind, and returns one result
-    each, in order; a result that is an exception is raised to its caller alone."""
-
-    order: int  #: place within a transaction
-    apply: Callable[[Transaction, Sequence[P]], Sequence[R | Exception]]
-    durable: bool = True
-    """Whether it must survive a loss of power. What need not costs no sync of the disk of its own."""
-    vital: bool = True
-    """Whether it may use the ballast. What is not is refused while that is gone."""
-
-
-@dataclass(slots=True)
-class Request:
-    """One call of a verb."""
-
-    verb: Verb[Any, Any]
-    payload: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """What a batch of requests came to: a result each, and what to ring for."""
-
-    results: Sequence[Any]
-    wake: Wake
-    failure: Exception | None = None  #: of the disk, after the commit
 
 
 def _begin(connection: sqlite3.Connection) -> bool:

@@ -2,27 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
-from jobs.keys import ApiKey, Scope
+from jobs.keys import ApiKey
 
-from .commits import Transaction, Verb
+from .commits import Transaction
 from .queries import SQL
-
-
-def to_key(values: Sequence[Any]) -> ApiKey:
-    """The key of a row of `keys`."""
-    key_id, sha256, name, owner, scopes, created_at, expires_at, revoked_at = values
-    return ApiKey(
-        id=key_id,
-        sha256=sha256,
-        name=name,
-        owner=owner,
-        scopes=frozenset(map(Scope, json.loads(scopes))),
-        created_at=created_at,
-        expires_at=expires_at,
-        revoked_at=revoked_at,
-    )
+from .verbs import Verb
 
 
 def _add(transaction: Transaction, keys: Sequence[ApiKey]) -> list[None]:

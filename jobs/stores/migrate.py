@@ -53,18 +53,20 @@ class Migration:
             raise ValueError(f"migration {self.name} ends within a statement")
 
 
-def migrations() -> list[Migration]:
-    """All of them, in order: from the installed package, else from the source tree."""
+def migrations(kind: str = "sqlite") -> list[Migration]:
+    """All of a kind of store, in order: from the installed package, else from the source tree."""
     package = Path(__file__).parents[1]
     folder = package / "migrations"
     if not folder.is_dir():
         folder = package.parent / "migrations"
     found = [
         Migration(int(path.name[:4]), path.stem, path.read_text(encoding="utf-8"))
-        for path in sorted((folder / "sqlite").glob("[0-9][0-9][0-9][0-9]_*.sql"))
+        for path in sorted((folder / kind).glob("[0-9][0-9][0-9][0-9]_*.sql"))
     ]
     if [migration.number for migration in found] != list(range(1, len(found) + 1)) or not found:
-        raise RuntimeError(f"the migrations in {folder} are not numbered 0001, 0002, …: reinstall")
+        raise RuntimeError(
+            f"the migrations in {folder / kind} are not numbered 0001, 0002, …: reinstall"
+        )
     return found
 
 

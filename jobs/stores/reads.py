@@ -10,12 +10,10 @@ from jobs.errors import JobNotFound
 from jobs.keys import ApiKey
 from jobs.model import AttemptRecord, Job, JobId, JobPage, JobQuery, JobState
 
-from .attempts import to_record
 from .connection import Connection
 from .faults import translated
-from .keys import to_key
 from .queries import SQL
-from .rows import shown, to_job
+from .rows import shown, to_job, to_key, to_record
 
 LISTING = {
     state: SQL["find"].format(source=source, state=condition)

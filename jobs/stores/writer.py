@@ -1,37 +1,19 @@
-"""Group commit: whoever waits while a commit is under way forms the next one.
+"""The writes to a SQLite file: a queue of them before the connection that commits them."""
 
-One task, one connection, one transaction at a time, which is one function on the connection's thread
-from BEGIN to COMMIT; nobody awaits inside it, so a caller that goes away leaves nothing open.
-"""
-
-import asyncio
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path
-from typing import Any, TypeVar
 
-from jobs.errors import StoreBusy, StoreError
 from jobs.protocols import Wake
 
-from .commits import Commits, Request, Verb
+from .commits import Commits
 from .connection import Connection
 from .faults import translated
-
-P = TypeVar("P")
-R = TypeVar("R")
-
-
-@dataclass(slots=True)
-class _Waiting(Request):
-    future: "asyncio.Future[Any]"
+from .group import GroupCommit
+from .verbs import Committed, Request
 
 
-class Writer:
-    """Takes writes from any number of tasks of one event loop.
-
-    `busy_timeout`: seconds from a call until it is refused because others write."""
+class Writer(GroupCommit):
+    """Group commit on one connection to the file at `path`."""
 
     def __init__(
         self,
@@ -44,86 +26,22 @@ class Writer:
         ring: Callable[[Wake], None],
     ) -> None:
         self._connection, self._commits, self._path = connection, commits, path
-        self._busy_timeout, self._queue_limit = busy_timeout, queue_limit
-        self._ring = ring
-        self._waiting: list[_Waiting] = []
-        self._since = 0.0  #: when the first of them came
-        self._rows = 0  #: of the waiting requests
-        self._awake = asyncio.Event()
-        self._closing = False
-        self._writing = False
-        self._task = asyncio.create_task(self._run(), name="jobs: store writer")
+        super().__init__(busy_timeout=busy_timeout, queue_limit=queue_limit, ring=ring)
 
     @property
     def failure(self) -> str | None:
         """What the disk did last, until a write succeeds."""
         return self._commits.failure
 
-    def submit(self, verb: Verb[P, R], payload: P, *, rows: int = 0) -> "asyncio.Future[R]":
-        """Put a write into the next transaction. Its future is done after the commit; cancelling the
-        future does not take the write back.
-
-        `rows` count against the limit of the queue. Raises `StoreBusy` if too much is waiting."""
-        if self._closing or self._task.done():
-            raise StoreError("the store is closed")
-        if rows and self._rows >= self._queue_limit:
-            raise StoreBusy(f"{self._rows} jobs are waiting to be stored: try again")
-        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        if not self._waiting:
-            self._since = time.monotonic()
-            self._awake.set()
-        self._waiting.append(_Waiting(verb, payload, future))
-        self._rows += rows
-        return future
-
-    async def close(self) -> None:
-        """Finish what is waiting, and end."""
-        self._closing = True
-        self._awake.set()
-        await asyncio.wait({self._task})
-
     async def look(self) -> None:
         """Ring for what other processes have committed, and keep house."""
         if not self._writing and await self._connection.run(self._commits.look):
             self._ring(~Wake(0))
 
-    async def _run(self) -> None:
-        batch: list[_Waiting] = []
-        try:
-            while True:
-                await self._awake.wait()
-                self._awake.clear()
-                batch, self._waiting, self._rows = self._waiting, [], 0
-                if batch:
-                    await self._write(batch, self._since + self._busy_timeout)
-                    batch = []
-                elif self._closing:
-                    break
-                if self._closing:
-                    await asyncio.sleep(0)  # a claim that nobody waited for is given back now
-                    self._awake.set()
-        finally:
-            for request in batch + self._waiting:
-                request.future.cancel()
+    async def _commit(self, batch: Sequence[Request], deadline: float) -> Committed:
+        if self.failure is not None:
+            await self._connection.reopen()
+        return await self._connection.run(self._commits.commit, batch, deadline)
 
-    async def _write(self, batch: list[_Waiting], deadline: float) -> None:
-        batch.sort(key=attrgetter("verb.order"))
-        self._writing = True
-        try:
-            if self.failure is not None:
-                await self._connection.reopen()
-            committed = await self._connection.run(self._commits.commit, batch, deadline)
-        except Exception as error:  # noqa: BLE001 - it is raised to the callers
-            results: Sequence[Any] = [translated(error, self._path) for _ in batch]
-        else:
-            results = committed.results
-            self._ring(committed.wake)
-        finally:
-            self._writing = False
-        for request, result in zip(batch, results, strict=True):
-            if request.future.done():
-                continue
-            if isinstance(result, Exception):
-                request.future.set_exception(result)
-            else:
-                request.future.set_result(result)
+    def _translated(self, error: Exception) -> Exception:
+        return translated(error, self._path)

@@ -7,36 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import JobNotFound
-from jobs.model import Claim, ErrorKind, Invocation, Job, JobError, JobId, JobState, Outcome
+from jobs.model import Claim, Invocation, Job, JobId, JobState, Outcome
 from jobs.protocols import Wake
 
 from . import attempts, claimant
-from .commits import Transaction, Verb
+from .commits import Transaction
 from .connection import touch
 from .queries import SQL
-from .rows import error_to_text, shown, to_job
+from .reasons import EXPIRED, GONE, LOST, MAX_LOST, NOT_AGAIN, NOT_BEGUN
+from .rows import counted, error_to_text, shown, to_job
+from .verbs import Verb
 
-MAX_LOST = 3  #: attempts of one job that may lose their whole service before it fails
 EXPIRED_AT_ONCE = 1000  #: jobs that one transaction revokes at most, so that others get their turn
 
 _JOB_BYTES = 500  #: of log that a change of one job takes besides its payload
 
 _ENDED = ("SUCCESS", "FAILURE", "REVOKED")
-
-
-def _error(kind: ErrorKind, type_: str, message: str) -> str | None:
-    return error_to_text(JobError(kind, type_, message))
-
-
-_NOT_BEGUN = _error(ErrorKind.CANCELLED, "Cancelled", "cancelled before it began")
-_NOT_AGAIN = _error(ErrorKind.CANCELLED, "Cancelled", "cancelled; the attempt under way had failed")
-_EXPIRED = _error(ErrorKind.EXPIRED, "Expired", "not started before it expired")
-_GONE = _error(ErrorKind.LOST, "Lost", "the service that ran it died")
-_LOST = {
-    "PENDING": _error(ErrorKind.LOST, "Lost", "the service that ran it died; it runs again"),
-    "FAILURE": _error(ErrorKind.LOST, "Lost", f"the service that ran it died, {MAX_LOST} times"),
-    "REVOKED": _error(ErrorKind.CANCELLED, "Cancelled", "cancelled; the service that ran it died"),
-}
 
 _Left = tuple[bool, str | None, str | None, int]
 """What `record` takes: whether the job has ended, result, error, seq."""
@@ -115,7 +101,7 @@ def _finish_one(transaction: Transaction, outcomes: Sequence[Outcome]) -> set[Jo
         (
             *(outcome.job_id, outcome.attempt, outcome.state),
             *(outcome.started_at, outcome.finished_at, outcome.run_at),
-            *_counted(outcome.error),
+            *counted(outcome.error),
         )
         for outcome in by_attempt.values()
     ]
@@ -137,20 +123,13 @@ def _finish_one(transaction: Transaction, outcomes: Sequence[Outcome]) -> set[Jo
             left.append((state in _ENDED, outcome.result, error, seq))
             transaction.size += _JOB_BYTES + len(outcome.result or "")
         else:
-            left.append((True, None, _NOT_AGAIN, seq))
+            left.append((True, None, NOT_AGAIN, seq))
             transaction.wake |= Wake.ENDED
         if state == "PENDING":
             transaction.wake |= Wake.WORK
     _record(transaction, left)
     attempts.keep(transaction, over)
     return {row[1] for row in rows}
-
-
-def _counted(error: JobError | None) -> tuple[int, int]:
-    """How much an error adds to `crashes` and to `lost`."""
-    if error is None:
-        return 0, 0
-    return int(error.kind is ErrorKind.CRASH), int(error.kind is ErrorKind.LOST)
 
 
 def _release(
@@ -166,7 +145,7 @@ def _release(
         },
     ).fetchall()
     revoked: list[_Left] = [
-        (True, None, _NOT_BEGUN, seq) for seq, _, state in rows if state == "REVOKED"
+        (True, None, NOT_BEGUN, seq) for seq, _, state in rows if state == "REVOKED"
     ]
     _record(transaction, revoked)
     stopped = {one.job_id: one for one in given if isinstance(one, Outcome)}
@@ -189,7 +168,7 @@ def _cancel_one(transaction: Transaction, job_id: JobId) -> JobState | JobNotFou
     seq, state, attempt = row
     if state == "PENDING":
         transaction.connection.execute(SQL["revoke"], {"seq": seq, "now": transaction.now})
-        _record(transaction, [(True, None, _NOT_BEGUN, seq)])
+        _record(transaction, [(True, None, NOT_BEGUN, seq)])
         transaction.wake |= Wake.ENDED
     elif state == "STARTED":
         transaction.connection.execute(SQL["request_cancel"], {"seq": seq, "now": transaction.now})
@@ -213,11 +192,11 @@ def _reap(transaction: Transaction, folders: Sequence[Path]) -> list[Reaped]:
     dead = claimant.dead(folders[0], holders, me=transaction.claimant)
     claimant.kill_what_is_left(dead)  # before their jobs run again
     theirs = {"dead": json.dumps(sorted(dead)), "now": now}
-    connection.execute(SQL["lose"], {"error": _GONE, **theirs})
+    connection.execute(SQL["lose"], {"error": GONE, **theirs})
     lost = connection.execute(SQL["reap"], {"max_lost": MAX_LOST, **theirs}).fetchall()
     expired = connection.execute(SQL["expire"], {"now": now, "limit": EXPIRED_AT_ONCE}).fetchall()
-    _record(transaction, [(state in _ENDED, None, _LOST[state], seq) for seq, _, state in lost])
-    _record(transaction, [(True, None, _EXPIRED, seq) for seq, _, _ in expired])
+    _record(transaction, [(state in _ENDED, None, LOST[state], seq) for seq, _, state in lost])
+    _record(transaction, [(True, None, EXPIRED, seq) for seq, _, _ in expired])
     ended = {job_id for _, job_id, state in lost + expired if state in _ENDED}
     transaction.wake |= Wake.ENDED if ended else Wake(0)
     transaction.wake |= Wake.WORK if len(ended) < len(lost) + len(expired) else Wake(0)

@@ -14,7 +14,8 @@ import pytest
 from jobs.model import now_ms
 from jobs.settings import Settings
 from jobs.stores import checkup, migrate
-from jobs.stores.checkup import Finding, Level, examine
+from jobs.stores.checkup import examine
+from jobs.stores.findings import Finding, Level
 from jobs.stores.gate import Gate
 from jobs.stores.migrate import Migration, migrations
 from jobs.stores.sqlite import SQLiteStore

@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "celery": ("jobs.request_context_task",),
     "sqlite3": ("jobs.stores",),
     "aiosqlite": ("jobs.stores",),
+    **dict.fromkeys(("psycopg", "psycopg_pool"), ("jobs.stores.postgres",)),
     "multiprocessing": ("jobs.engines", "jobs.child", "jobs.guardian"),
     # No HTTP client anywhere: nobody can have this service ask an address of their choice.
     **dict.fromkeys(("http.client", "urllib.request", "httpx", "requests", "aiohttp"), ()),

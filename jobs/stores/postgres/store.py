@@ -1,0 +1,330 @@
+"""Jobs in a PostgreSQL database, for any number of processes on any number of machines."""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, suppress
+from functools import partial
+from types import TracebackType
+from typing import Any, NamedTuple, Self, TypeVar
+
+import psycopg
+
+from jobs.errors import DatabaseUnusable, StoreError
+from jobs.keys import ApiKey
+from jobs.model import (
+    AttemptRecord,
+    Claim,
+    Invocation,
+    Job,
+    JobId,
+    JobPage,
+    JobQuery,
+    JobState,
+    Outcome,
+)
+from jobs.protocols import Wake
+from jobs.stores.bell import Bell
+from jobs.stores.claimant import new_name
+from jobs.stores.group import GroupCommit
+from jobs.stores.verbs import Committed, Request
+
+from . import migrate
+from .commits import Commits
+from .listener import Listener
+from .reads import Reads
+from .server import SCHEMA, Server, will_not_pass
+from .writes import (
+    ADD,
+    ADD_KEY,
+    BEAT,
+    CANCEL,
+    CLAIM,
+    FINISH,
+    LEAVE,
+    PROBE,
+    PRUNE,
+    REAP,
+    RELEASE,
+    REVOKE_KEY,
+    Sign,
+)
+
+log = logging.getLogger("jobs.store")
+
+R = TypeVar("R")
+
+BEAT_EVERY = 0.4  #: seconds
+START_PATIENCE = 30.0  #: seconds that a server may take to come up, at the opening
+_PAUSE = 0.5
+_OVERDUE = 5.0  #: seconds after a write's deadline in which the server may still answer
+
+
+class PostgresStore:
+    """A `Store`; see there for what each method promises. To be opened once.
+
+    `busy_timeout`: seconds that a write waits for other programs, or for a server that has gone;
+    `queue_limit`: jobs that may wait to be added; `schema`: where the tables are. Opening waits
+    `patience` seconds for the server, migrates the database, and raises `StoreError`."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        busy_timeout: float,
+        queue_limit: int = 10_000,
+        schema: str = SCHEMA,
+        patience: float = START_PATIENCE,
+    ) -> None:
+        self._server = Server(url, busy_timeout=busy_timeout, schema=schema)
+        self._busy_timeout, self._queue_limit = busy_timeout, queue_limit
+        self._patience = patience
+        self.claimant = new_name()
+        self.location = self._server.location
+        """The database and its server, without user and password."""
+        self._bell = Bell()
+        self._opened: _Opened | None = None
+        self._closing = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        channel = await self._prepared()
+        sign = Sign(secrets.randbits(63), socket.gethostname(), os.getpid())
+        async with AsyncExitStack() as stack:
+            reads = Reads(self._server, self._busy_timeout)
+            stack.push_async_callback(reads.close)
+            await reads.open()
+            writer = Writer(
+                self._server,
+                Commits(self._server, self.claimant, channel),
+                busy_timeout=self._busy_timeout,
+                queue_limit=self._queue_limit,
+                ring=self._bell.ring,
+            )
+            stack.push_async_callback(writer.close)
+            listener = Listener(self._server, channel, self.claimant, sign.lock, self._bell.ring)
+            stack.push_async_callback(listener.close)
+            try:
+                await listener.open()
+            except psycopg.Error as error:
+                raise self._server.translated(error) from error
+            await writer.submit(BEAT, sign)
+            stack.push_async_callback(_left, writer)
+            beating = asyncio.create_task(_beat(writer, sign), name="jobs: store beat")
+            stack.push_async_callback(_end, beating)
+            self._opened = _Opened(writer, reads)
+            self._closing = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._opened = None
+        await self._closing.aclose()
+
+    async def _prepared(self) -> str:
+        """Bring the schema up to date, as soon as the server is there; the channel of its bell."""
+        deadline, told = time.monotonic() + self._patience, False
+        while True:
+            try:
+                return await asyncio.to_thread(self._prepare)
+            except psycopg.Error as error:
+                reason = self._server.translated(error)
+                if will_not_pass(error):
+                    raise DatabaseUnusable(str(reason)) from error
+                if time.monotonic() >= deadline or type(reason) is not StoreError:
+                    raise reason from error
+                if not told:
+                    log.warning("waiting for the database: %s", reason)
+                told = True
+            await asyncio.sleep(min(_PAUSE, max(0.0, deadline - time.monotonic())))
+
+    def _prepare(self) -> str:
+        with self._server.connect() as connection:
+            migrate.apply(connection, self._server)
+            return migrate.channel(connection)
+
+    def hold_fileno(self) -> None:
+        """None: the claimant lives by its session, which its children do not have."""
+        return
+
+    @property
+    def _parts(self) -> "_Opened":
+        if self._opened is None:
+            raise StoreError("the store is not open")
+        return self._opened
+
+    def add(self, jobs: Sequence[Job]) -> Awaitable[Collection[JobId]]:
+        """See `Store.add`. Raises `StoreBusy` at once if too many jobs wait to be added."""
+        return self._parts.writer.submit(ADD, jobs, rows=len(jobs))
+
+    async def claim(self, limit: int) -> Claim:
+        """See `Store.claim`. What was claimed for a caller that has gone is given back."""
+        writer = self._parts.writer
+        claiming = writer.submit(CLAIM, limit)
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            claiming.add_done_callback(partial(_give_back, writer))
+            raise
+
+    async def finish(self, outcomes: Sequence[Outcome]) -> set[JobId]:
+        """See `Store.finish`."""
+        return await self._parts.writer.submit(FINISH, outcomes)
+
+    async def release(self, unspent: Sequence[Invocation | Outcome]) -> None:
+        """See `Store.release`."""
+        await self._parts.writer.submit(RELEASE, unspent)
+
+    async def cancel(self, job_id: JobId) -> JobState:
+        """See `Store.cancel`. The state is the shown one: RETRY for a job that waits for its next attempt."""
+        return await self._parts.writer.submit(CANCEL, job_id)
+
+    async def cancel_requests(self) -> set[JobId]:
+        """See `Store.cancel_requests`; and what runs here still, though others took it as this process was
+        cut off: its outcome would not count."""
+        held = list(self._parts.writer.held)  # before the look, so that it is not older than that
+        running = await self._parts.reads.running(self.claimant)
+        asked = {job_id for job_id, stop in running.items() if stop}
+        return asked | {job_id for job_id in held if job_id not in running}
+
+    async def reap(self) -> set[JobId]:
+        """See `Store.reap`."""
+        ended: set[JobId] = set()
+        more = True
+        while more:
+            reaped = await self._parts.writer.submit(REAP, None)
+            ended |= reaped.ended
+            more = reaped.more
+        return ended
+
+    async def prune(self, ended_before: int, limit: int = 1000) -> int:
+        """See `Store.prune`."""
+        return await self._parts.writer.submit(PRUNE, (ended_before, limit))
+
+    async def add_key(self, key: ApiKey) -> None:
+        """See `Store.add_key`."""
+        await self._parts.writer.submit(ADD_KEY, key)
+
+    async def revoke_key(self, key_id: str) -> bool:
+        """See `Store.revoke_key`."""
+        return await self._parts.writer.submit(REVOKE_KEY, key_id)
+
+    async def keys(self) -> Sequence[ApiKey]:
+        """See `Store.keys`."""
+        return await self._parts.reads.keys()
+
+    async def check(self) -> None:
+        """See `Store.check`. Commits, and so finds out."""
+        await self._parts.writer.submit(PROBE, None)
+
+    async def wait(self) -> Wake:
+        """See `Store.wait`."""
+        return await self._bell.wait()
+
+    async def get(self, job_id: JobId) -> Job:
+        """See `Store.get`."""
+        return await self._parts.reads.get(job_id)
+
+    async def attempts(self, job_id: JobId) -> Sequence[AttemptRecord]:
+        """See `Store.attempts`."""
+        return await self._parts.reads.attempts(job_id)
+
+    async def log(self, job_id: JobId, attempt: int | None = None) -> bytes:
+        """See `Store.log`."""
+        return await self._parts.reads.log(job_id, attempt)
+
+    async def states(self, job_ids: Collection[JobId]) -> dict[JobId, JobState]:
+        """See `Store.states`."""
+        return await self._parts.reads.states(job_ids)
+
+    async def find(self, query: JobQuery) -> JobPage:
+        """See `Store.find`."""
+        return await self._parts.reads.find(query)
+
+
+class Writer(GroupCommit):
+    """Group commit on one session, which lives on a thread of its own."""
+
+    def __init__(
+        self,
+        server: Server,
+        commits: Commits,
+        *,
+        busy_timeout: float,
+        queue_limit: int,
+        ring: Callable[[Wake], None],
+    ) -> None:
+        self._server, self._commits = server, commits
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="jobs-store")
+        super().__init__(busy_timeout=busy_timeout, queue_limit=queue_limit, ring=ring)
+
+    @property
+    def held(self) -> Collection[JobId]:
+        """The jobs claimed here and neither finished nor released."""
+        return self._commits.held
+
+    async def close(self) -> None:
+        """Finish what is waiting, and end."""
+        await super().close()
+        await self._on_thread(self._commits.close)
+        self._thread.shutdown(wait=False)
+
+    def _on_thread(self, function: Callable[..., R], *args: Any) -> "asyncio.Future[R]":
+        return asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+    async def _commit(self, batch: Sequence[Request], deadline: float) -> Committed:
+        committing = self._on_thread(self._commits.commit, batch, deadline)
+        patience = max(0.0, deadline - time.monotonic()) + _OVERDUE
+        done, _ = await asyncio.wait({committing}, timeout=patience)
+        if not done:
+            self._commits.cut()
+        return await committing
+
+    def _translated(self, error: Exception) -> Exception:
+        return self._server.translated(error)
+
+
+class _Opened(NamedTuple):
+    writer: Writer
+    reads: Reads
+
+
+async def _beat(writer: Writer, sign: Sign) -> None:
+    while True:
+        await asyncio.sleep(BEAT_EVERY)
+        with suppress(StoreError):
+            await writer.submit(BEAT, sign)
+
+
+async def _left(writer: Writer) -> None:
+    """Say that nobody is alive here any more; without a server, its lock will say so."""
+    with suppress(StoreError):
+        await writer.submit(LEAVE, None)
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.wait({task})
+
+
+def _give_back(writer: Writer, claiming: "asyncio.Future[Claim]") -> None:
+    if claiming.cancelled() or claiming.exception() is not None or not claiming.result().jobs:
+        return
+    invocations = [Invocation.of(job) for job in claiming.result().jobs]
+    # If the store is closed, its jobs are those of a dead claimant.
+    with suppress(StoreError):
+        writer.submit(RELEASE, invocations).add_done_callback(_seen)
+
+
+def _seen(future: "asyncio.Future[Any]") -> None:
+    """Nobody waits for this one: its failure is not news."""
+    if not future.cancelled():
+        future.exception()

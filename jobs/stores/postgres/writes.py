@@ -1,0 +1,283 @@
+"""The writes, each a plain function within a transaction, and one statement for all its requests."""
+
+import json
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from jobs.errors import JobNotFound
+from jobs.keys import ApiKey
+from jobs.model import Claim, Invocation, Job, JobId, JobState, Outcome
+from jobs.protocols import Wake
+from jobs.stores.reasons import EXPIRED, GONE, LOST, MAX_LOST, NOT_AGAIN, NOT_BEGUN
+from jobs.stores.rows import attempt_end, counted, error_to_text, shown, to_job
+from jobs.stores.verbs import Verb
+
+from .commits import Transaction, keys
+from .queries import SQL
+
+SEEN_WITHIN = 800  #: ms since its last beat in which a claimant without its lock is not given up
+EXPIRED_AT_ONCE = 1000  #: jobs that one transaction revokes at most, so that others get their turn
+
+_ENDED = {"SUCCESS", "FAILURE", "REVOKED"}
+
+
+def _add(transaction: Transaction, requests: Sequence[Sequence[Job]]) -> list[tuple[JobId, ...]]:
+    jobs = [job for request in requests for job in request]
+    kept: list[tuple[JobId, ...]] = [()] * len(requests)
+    if not jobs:
+        return kept
+    rows = json.dumps([_row(n, job) for n, job in enumerate(jobs)])
+    found = {n for (n,) in transaction.fetch("add", jobs=rows, now=transaction.now)}
+    if found:
+        positions = iter(range(len(jobs)))
+        kept = [tuple(job.id for job in each if next(positions) in found) for each in requests]
+    transaction.wake |= Wake.WORK
+    return kept
+
+
+def _row(n: int, job: Job) -> dict[str, Any]:
+    return {
+        "n": n,
+        "id": job.id,
+        "task": job.task,
+        "queue": job.queue,
+        "priority": job.priority,
+        "max_attempts": job.max_attempts,
+        "timeout": job.timeout,
+        "created_at": job.created_at,
+        "run_at": job.run_at,
+        "expires_at": job.expires_at,
+        "owner": job.owner,
+        "args": job.args,
+        "context": _text(job.context),
+        "origin": job.origin,
+        "idempotency_key": job.idempotency_key,
+        "fingerprint": job.fingerprint,
+    }
+
+
+def _text(content: bytes | None) -> str | None:
+    return None if content is None else b64encode(content).decode("ascii")
+
+
+def _claim(transaction: Transaction, limits: Sequence[int]) -> list[Claim]:
+    me, now = transaction.claimant, transaction.now
+    claims: list[list[Job]] = []
+    if transaction.fetch("next_due")[0][0] is not None:
+        transaction.run("promote", now=now)
+    held = [job_id for job_id, _ in transaction.held.items() - set(transaction.gave)]
+    for limit in limits:
+        rows = transaction.fetch("claim", claimant=me, now=now, held=held, limit=max(limit, 0))
+        jobs = sorted(map(to_job, rows), key=lambda job: (-job.priority, job.seq))
+        transaction.took += [(job.id, job.attempt) for job in jobs]
+        claims.append(jobs)
+    ((due,),) = transaction.fetch("next_due")
+    return [Claim(jobs, due) for jobs in claims]
+
+
+def _finish(transaction: Transaction, requests: Sequence[Sequence[Outcome]]) -> list[set[JobId]]:
+    endings: dict[tuple[JobId, int], tuple[int, Outcome]] = {}
+    for number, outcomes in enumerate(requests):
+        for key, outcome in zip(keys(outcomes), outcomes, strict=True):
+            if endings.get(key, (number,))[0] == number:  # of two requests the first counts
+                endings[key] = number, outcome
+    done: list[set[JobId]] = [set() for _ in requests]
+    if not endings:
+        return done
+    rows = transaction.fetch(
+        "finish",
+        endings=json.dumps([_ending(outcome) for _, outcome in endings.values()]),
+        claimant=transaction.claimant,
+        now=transaction.now,
+        not_again=NOT_AGAIN,
+    )
+    recorded = set()
+    for job_id, attempt, becomes, state in rows:
+        recorded.add((job_id, attempt))
+        done[endings[job_id, attempt][0]].add(job_id)
+        if state in _ENDED:
+            transaction.news |= Wake.ENDED
+        else:
+            transaction.wake |= Wake.WORK
+        if state != becomes:
+            transaction.wake |= Wake.ENDED
+    if any(transaction.held.get(job_id) == n for job_id, n in endings.keys() - recorded):
+        transaction.wake |= Wake.WORK  # it was others' already, and may be claimed here only now
+    transaction.gave += endings
+    return done
+
+
+def _ending(outcome: Outcome) -> dict[str, Any]:
+    crash, loss = counted(outcome.error)
+    return _attempt(outcome) | {
+        "becomes": outcome.state,
+        "again_at": outcome.run_at,
+        "crash": crash,
+        "loss": loss,
+        "result": outcome.result,
+        "error": error_to_text(outcome.error),
+    }
+
+
+def _attempt(outcome: Outcome) -> dict[str, Any]:
+    rss, cpu = outcome.usage or (None, None)
+    return {
+        "id": outcome.job_id,
+        "attempt": outcome.attempt,
+        "outcome": attempt_end(outcome),
+        "began_at": outcome.started_at,
+        "ended_at": outcome.finished_at,
+        "pid": outcome.pid,
+        "max_rss": rss,
+        "cpu": cpu,
+        "signal": outcome.signal,
+        "log": _text(outcome.log.encode("utf-8", "replace")) if outcome.log else None,
+    }
+
+
+def _release(
+    transaction: Transaction, requests: Sequence[Sequence[Invocation | Outcome]]
+) -> list[None]:
+    given = {
+        (one.job_id, one.attempt): _attempt(one)
+        if isinstance(one, Outcome)
+        else {"id": one.job_id, "attempt": one.attempt}
+        for one in sorted(_all(requests), key=lambda one: isinstance(one, Outcome))
+    }
+    if given:
+        states = transaction.fetch(
+            "release",
+            attempts=json.dumps(list(given.values())),
+            claimant=transaction.claimant,
+            now=transaction.now,
+            not_begun=NOT_BEGUN,
+        )
+        transaction.gave += given
+        if ("REVOKED",) in states:
+            transaction.wake |= Wake.ENDED
+    transaction.wake |= Wake.WORK
+    return [None] * len(requests)
+
+
+def _all(requests: Iterable[Iterable[Invocation | Outcome]]) -> Iterable[Invocation | Outcome]:
+    return (one for request in requests for one in request)
+
+
+def _cancel(transaction: Transaction, job_ids: Sequence[JobId]) -> list[JobState | JobNotFound]:
+    return [_cancel_one(transaction, job_id) for job_id in job_ids]
+
+
+def _cancel_one(transaction: Transaction, job_id: JobId) -> JobState | JobNotFound:
+    found = transaction.fetch("cancel", id=job_id, now=transaction.now, not_begun=NOT_BEGUN)
+    if not found:
+        return JobNotFound(job_id)
+    ((state, attempt),) = found
+    if state == "PENDING":
+        transaction.wake |= Wake.ENDED
+    elif state == "STARTED":
+        transaction.wake |= Wake.CANCEL
+    return shown(state, attempt)
+
+
+class Reaped(NamedTuple):
+    """What a reap did: the jobs it ended, and whether more have expired."""
+
+    ended: set[JobId]
+    more: bool
+
+
+def _reap(transaction: Transaction, requests: Sequence[None]) -> list[Reaped]:
+    now = transaction.now
+    dead = [
+        name
+        for (name,) in transaction.fetch(
+            "dead",
+            claimant=transaction.claimant,
+            seen_before=now - SEEN_WITHIN,
+            judge=transaction.judges,
+        )
+    ]
+    lost: list[tuple[Any, ...]] = []
+    if dead:
+        lost = transaction.fetch(
+            "reap",
+            dead=dead,
+            max_lost=MAX_LOST,
+            now=now,
+            gone=GONE,
+            why=json.dumps(LOST),
+        )
+        transaction.run("leave", names=dead)
+        # Who was given up but lives is to stop what it runs: it looks after what it was asked to stop.
+        transaction.news |= Wake.CANCEL
+    expired = transaction.fetch("expire", now=now, limit=EXPIRED_AT_ONCE, expired=EXPIRED)
+    ended = {job_id for job_id, state in lost if state in _ENDED}
+    if len(ended) < len(lost):
+        transaction.wake |= Wake.WORK
+    ended |= {job_id for (job_id,) in expired}
+    transaction.wake |= Wake.ENDED if ended else Wake(0)
+    return [Reaped(ended, len(expired) == EXPIRED_AT_ONCE)] * len(requests)
+
+
+def _prune(transaction: Transaction, requests: Sequence[tuple[int, int]]) -> list[int]:
+    return [
+        transaction.run("prune", ended_before=ended_before, limit=limit)
+        for ended_before, limit in requests
+    ]
+
+
+def _probe(transaction: Transaction, requests: Sequence[None]) -> list[None]:
+    """Nothing: the commit of a transaction that has a number is written."""
+    return [None] * len(requests)
+
+
+def _add_key(transaction: Transaction, api_keys: Sequence[ApiKey]) -> list[None]:
+    for key in api_keys:
+        row = (key.id, key.sha256, key.name, key.owner, json.dumps(sorted(key.scopes)))
+        times = (key.created_at, key.expires_at, key.revoked_at)
+        transaction.connection.execute(SQL["add_key"], row + times)
+    return [None] * len(api_keys)
+
+
+def _revoke_key(transaction: Transaction, key_ids: Sequence[str]) -> list[bool]:
+    return [transaction.run("revoke_key", id=key_id, now=transaction.now) > 0 for key_id in key_ids]
+
+
+class Sign(NamedTuple):
+    """What a claimant tells of itself."""
+
+    lock: int
+    host: str
+    pid: int
+
+
+def _beat(transaction: Transaction, signs: Sequence[Sign]) -> list[None]:
+    values = signs[0]._asdict()
+    if transaction.fetch("beat", claimant=transaction.claimant, now=transaction.now, **values) == [
+        (True,)
+    ]:
+        transaction.wake |= Wake.WORK | Wake.CANCEL
+    return [None] * len(signs)
+
+
+def _leave(transaction: Transaction, requests: Sequence[None]) -> list[None]:
+    transaction.run("leave", names=[transaction.claimant])
+    transaction.news |= Wake.WORK
+    return [None] * len(requests)
+
+
+# In the order within a transaction: what frees a job comes before what takes one. All of it is durable, a claim
+# too: the server may crash while its claimant lives, and then one claim must not be made twice.
+FINISH = Verb(0, _finish)
+RELEASE = Verb(1, _release)
+CANCEL: Verb[JobId, JobState] = Verb(2, _cancel)
+ADD = Verb(3, _add)
+REAP = Verb(4, _reap)
+PRUNE = Verb(5, _prune)
+CLAIM = Verb(6, _claim)
+PROBE = Verb(7, _probe)
+ADD_KEY: Verb[ApiKey, None] = Verb(8, _add_key)
+REVOKE_KEY: Verb[str, bool] = Verb(9, _revoke_key)
+BEAT = Verb(10, _beat, durable=False)
+LEAVE = Verb(11, _leave)
