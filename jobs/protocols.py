@@ -73,6 +73,20 @@ class Store(AbstractAsyncContextManager["Store"], Protocol):
         """Take up to `limit` jobs to run here: PENDING, due, not expired; by priority, then in the order
         they were added. Each becomes STARTED with `attempt` one higher, and comes whole."""
 
+    async def publish(self, limit: int, until: int) -> Claim:
+        """Take up to `limit` jobs, without what is long of them, for a broker to announce to its workers: those
+        that a claim would take. They stay PENDING and are hidden from `claim` and `publish` until `until` (ms)."""
+
+    async def claim_these(self, attempts: Sequence[tuple[JobId, int]]) -> Claim:
+        """Take those of these jobs, hidden or not, whose next attempt is the one named, as `claim` does. The
+        others are running elsewhere, have ended, have expired, or are not known."""
+
+    async def published(self) -> dict[str, int]:
+        """How many jobs are hidden, by queue; none is left out."""
+
+    async def unpublish(self, queue: str, until: int) -> None:
+        """Show a queue's jobs that would be hidden until some time before `until` (ms): the broker lost them."""
+
     async def finish(self, outcomes: Sequence[Outcome]) -> set[JobId]:
         """Record how attempts ended, and purge the context of jobs that are thereby over.
 

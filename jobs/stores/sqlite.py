@@ -36,8 +36,21 @@ from .gate import Gate
 from .keys import ADD_KEY, REVOKE_KEY
 from .place import Original, Place
 from .reads import Reads
+from .verbs import Verb
 from .writer import Writer
-from .writes import ADD, CANCEL, CLAIM, FINISH, PROBE, PRUNE, REAP, RELEASE
+from .writes import (
+    ADD,
+    CANCEL,
+    CLAIM,
+    CLAIM_THESE,
+    FINISH,
+    PROBE,
+    PRUNE,
+    PUBLISH,
+    REAP,
+    RELEASE,
+    UNPUBLISH,
+)
 
 _LOOK_EVERY = 0.025  #: seconds between looks for the commits of other processes
 
@@ -182,13 +195,23 @@ class SQLiteStore:
 
     async def claim(self, limit: int) -> Claim:
         """See `Store.claim`. What was claimed for a caller that has gone is given back."""
-        writer = self._parts.writer
-        claiming = writer.submit(CLAIM, limit)
-        try:
-            return await asyncio.shield(claiming)
-        except asyncio.CancelledError:
-            claiming.add_done_callback(partial(_give_back, writer))
-            raise
+        return await _claimed(self._parts.writer, CLAIM, limit)
+
+    async def claim_these(self, attempts: Sequence[tuple[JobId, int]]) -> Claim:
+        """See `Store.claim_these`; and `claim`."""
+        return await _claimed(self._parts.writer, CLAIM_THESE, attempts)
+
+    async def publish(self, limit: int, until: int) -> Claim:
+        """See `Store.publish`."""
+        return await self._parts.writer.submit(PUBLISH, (limit, until))
+
+    async def unpublish(self, queue: str, until: int) -> None:
+        """See `Store.unpublish`."""
+        await self._parts.writer.submit(UNPUBLISH, (queue, until))
+
+    async def published(self) -> dict[str, int]:
+        """See `Store.published`."""
+        return await self._parts.reads.published()
 
     async def finish(self, outcomes: Sequence[Outcome]) -> set[JobId]:
         """See `Store.finish`."""
@@ -272,6 +295,15 @@ class SQLiteStore:
 class _Opened(NamedTuple):
     writer: Writer
     reads: Reads
+
+
+async def _claimed(writer: Writer, verb: Verb[Any, Claim], payload: Any) -> Claim:
+    claiming = writer.submit(verb, payload)
+    try:
+        return await asyncio.shield(claiming)
+    except asyncio.CancelledError:
+        claiming.add_done_callback(partial(_give_back, writer))
+        raise
 
 
 def _give_back(writer: Writer, claiming: "asyncio.Future[Claim]") -> None:

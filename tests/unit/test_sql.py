@@ -21,8 +21,8 @@ STATEMENTS = {name: statement for name, statement in SQL.items() if name != "fin
     for state, statement in statements.items()
 }
 
-PARTIAL = {"jobs_ready", "jobs_started"}
-"""Indexes that hold a few of the jobs only: those that wait, those that run. To read one through is
+PARTIAL = {"jobs_ready", "jobs_started", "jobs_published"}
+"""Indexes that hold a few of the jobs only: those that wait, that run, that a broker has. To read one through is
 not to read all jobs."""
 
 

@@ -32,7 +32,7 @@ from jobs.protocols import Wake
 from jobs.stores.bell import Bell
 from jobs.stores.claimant import new_name
 from jobs.stores.group import GroupCommit
-from jobs.stores.verbs import Committed, Request
+from jobs.stores.verbs import Committed, Request, Verb
 
 from . import migrate
 from .commits import Commits
@@ -45,13 +45,16 @@ from .writes import (
     BEAT,
     CANCEL,
     CLAIM,
+    CLAIM_THESE,
     FINISH,
     LEAVE,
     PROBE,
     PRUNE,
+    PUBLISH,
     REAP,
     RELEASE,
     REVOKE_KEY,
+    UNPUBLISH,
     Sign,
 )
 
@@ -167,13 +170,23 @@ class PostgresStore:
 
     async def claim(self, limit: int) -> Claim:
         """See `Store.claim`. What was claimed for a caller that has gone is given back."""
-        writer = self._parts.writer
-        claiming = writer.submit(CLAIM, limit)
-        try:
-            return await asyncio.shield(claiming)
-        except asyncio.CancelledError:
-            claiming.add_done_callback(partial(_give_back, writer))
-            raise
+        return await _claimed(self._parts.writer, CLAIM, limit)
+
+    async def claim_these(self, attempts: Sequence[tuple[JobId, int]]) -> Claim:
+        """See `Store.claim_these`; and `claim`."""
+        return await _claimed(self._parts.writer, CLAIM_THESE, attempts)
+
+    async def publish(self, limit: int, until: int) -> Claim:
+        """See `Store.publish`."""
+        return await self._parts.writer.submit(PUBLISH, (limit, until))
+
+    async def unpublish(self, queue: str, until: int) -> None:
+        """See `Store.unpublish`."""
+        await self._parts.writer.submit(UNPUBLISH, (queue, until))
+
+    async def published(self) -> dict[str, int]:
+        """See `Store.published`."""
+        return await self._parts.reads.published()
 
     async def finish(self, outcomes: Sequence[Outcome]) -> set[JobId]:
         """See `Store.finish`."""
@@ -313,6 +326,15 @@ async def _left(writer: Writer) -> None:
 async def _end(task: "asyncio.Task[None]") -> None:
     task.cancel()
     await asyncio.wait({task})
+
+
+async def _claimed(writer: Writer, verb: Verb[Any, Claim], payload: Any) -> Claim:
+    claiming = writer.submit(verb, payload)
+    try:
+        return await asyncio.shield(claiming)
+    except asyncio.CancelledError:
+        claiming.add_done_callback(partial(_give_back, writer))
+        raise
 
 
 def _give_back(writer: Writer, claiming: "asyncio.Future[Claim]") -> None:
