@@ -210,3 +210,24 @@ class Engine(AbstractAsyncContextManager["Engine"], Protocol):
 
     async def drain(self) -> None:
         """Withdraw what has not begun, and return when what has begun has ended."""
+
+
+class Broker(Protocol):
+    """Announces jobs to workers that share the store. What it says is a hint: a message that comes twice, late
+    or never costs time, not a job.
+
+    Its methods block, within a deadline of its own, and are called in one thread. They raise
+    `BrokerUnreachable`."""
+
+    @property
+    def name(self) -> str:
+        """Where it is, in words, without a password."""
+
+    def publish(self, jobs: Sequence[Job]) -> None:
+        """Announce the next attempt of each of these jobs."""
+
+    def depths(self, queues: Collection[str]) -> dict[str, int]:
+        """How many announcements wait in each of these queues."""
+
+    def close(self) -> None:
+        """End the connection."""
