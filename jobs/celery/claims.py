@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jobs.errors import StoreError
-from jobs.model import Claim, Invocation, Job, JobId, Outcome
+from jobs.model import Claim, Invocation, Job, JobId, JobState, Outcome
 from jobs.protocols import Store
 
 log = logging.getLogger("jobs.celery")
@@ -17,7 +17,7 @@ log = logging.getLogger("jobs.celery")
 class Request:
     """A message under way: its attempt, and whom to tell what becomes of it.
 
-    `claimed`: the attempt begins here. `ended`: with this outcome, or with None, since it is not ours."""
+    `claimed`: the attempt begins here. `ended`: with this outcome, or with None: it was not to be claimed."""
 
     job_id: JobId
     attempt: int
@@ -94,7 +94,7 @@ class ClaimsByMessage:
         """See `Store.release`."""
         await self._store.release(unspent)
         for one in unspent:
-            self._end(one.job_id, one.attempt, None)
+            self._end(one.job_id, one.attempt, Outcome(one.job_id, one.attempt, JobState.PENDING))
 
     def _end(self, job_id: JobId, attempt: int, outcome: Outcome | None) -> None:
         request = self._claimed.pop((job_id, attempt), None)

@@ -1,4 +1,4 @@
-"""Celery's consumer, for which no task of ours is unknown."""
+"""Celery's consumer, for which no task of ours is unknown and the loss of a broker is not the end."""
 
 from typing import Any
 
@@ -31,3 +31,11 @@ class JobsConsumer(Consumer):  # type: ignore[misc]
             message.ack_log_error(log, self.connection_errors)
 
         self.pool.take(wanted, headers["task"], acknowledge)
+
+    def on_connection_error_after_connected(self, exc: BaseException) -> None:
+        """See Celery's."""
+        try:
+            super().on_connection_error_after_connected(exc)
+        except AttributeError as error:
+            # Celery 5.7.0 closes a connection that kombu 5.7.0 has just taken apart, and the worker ends of it.
+            log.debug("the lost connection was closed twice: %s", error)

@@ -104,6 +104,9 @@ class LanePool(BasePool):  # type: ignore[misc]
         self._jobs.call_soon(partial(self._ask, under_way))
         return under_way
 
+    def terminate_job(self, pid: int, signal: int | None = None) -> None:
+        """Nothing: what is under way is asked itself (`terminate`)."""
+
     def cancel(self, job_id: JobId) -> None:
         """Have a job stopped, wherever it is."""
 
