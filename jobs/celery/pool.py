@@ -7,9 +7,11 @@ a child are the lanes' and the dispatcher's business, and none of it is written 
 
 import asyncio
 import os
+import socket
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -44,7 +46,11 @@ class LanePool(BasePool):  # type: ignore[misc]
         super().__init__(*args, **options)
         self._jobs: Jobs = self.app.jobs
         self._claims: ClaimsByMessage | None = None
-        self._hub: Any = None
+        # What ends is told to Celery in Celery's thread, woken by a reader: what one callback of its event loop
+        # asks of it by `call_soon`, such as to acknowledge, waits for the next event.
+        self._bell, self._rope = socket.socketpair()
+        self._bell.setblocking(False)
+        self._rope.setblocking(False)
         self._under_way: set[_UnderWay] = set()
         self._cancels: set[asyncio.Future[None]] = set()
         self._told: deque[Callable[[], None]] = deque()
@@ -69,7 +75,7 @@ class LanePool(BasePool):  # type: ignore[misc]
 
     def register_with_event_loop(self, loop: Any) -> None:
         """Celery has connected, perhaps not for the first time."""
-        self._hub = loop
+        loop.add_reader(self._bell, self._tell_all)
         self._tell_all()
 
     def on_apply(
@@ -128,10 +134,12 @@ class LanePool(BasePool):  # type: ignore[misc]
         """An attempt is over; called in the thread of `Jobs`."""
         self._under_way.discard(under_way)
         self._told.append(tell)
-        if self._hub is not None:
-            self._hub.call_soon(self._tell_all)
+        with suppress(OSError):  # it is rung already
+            self._rope.send(b"\0")
 
     def _tell_all(self) -> None:
+        with suppress(OSError):
+            self._bell.recv(4096)
         while self._told:
             try:
                 self._told.popleft()()
