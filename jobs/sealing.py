@@ -72,9 +72,7 @@ def find_keys(
         return [_text(app_secret_key), *map(_text, app_fallbacks), *earlier]
     if database is None:
         raise ConfigurationError(
-            "requests are sealed with a key that all services on one database share, and there is no file to keep"
-            " it in: set JOBS_SECRET_KEY (python -c 'import secrets; print(secrets.token_hex(32))'), or the app's"
-            " SECRET_KEY"
+            "requests are sealed with a key that all processes share: set JOBS_SECRET_KEY, or the app's SECRET_KEY"
         )
     return [_key_in(key_file(database)), *earlier]
 

@@ -22,8 +22,8 @@ _NOBODY = 65_534
 class Server:
     """One server. As root it runs as another user: PostgreSQL refuses to be root."""
 
-    def __init__(self, *options: str) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="jobs-postgres-", dir="/tmp"))
+    def __init__(self, *options: str, within: Path = Path("/tmp")) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="jobs-postgres-", dir=within))
         self._options = options
         self._who: dict[str, Any] = {}
         if os.geteuid() == 0:

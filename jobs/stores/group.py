@@ -7,13 +7,17 @@ from BEGIN to COMMIT; nobody awaits inside it, so a caller that goes away leaves
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from typing import Any, TypeVar
 
 from jobs.errors import StoreBusy, StoreError
+from jobs.model import Claim, Invocation, Outcome
 from jobs.protocols import Wake
 
+from .background import unheeded
 from .verbs import Committed, Request, Verb
 
 P = TypeVar("P")
@@ -67,6 +71,32 @@ class GroupCommit:
         self._waiting.append(_Waiting(verb, payload, future))
         self._rows += rows
         return future
+
+    async def claim(
+        self,
+        claim: Verb[P, Claim],
+        release: Verb[Sequence[Invocation | Outcome], None],
+        payload: P,
+    ) -> Claim:
+        """Claim jobs; those that were claimed for a caller that has gone are given back."""
+        claiming = self.submit(claim, payload)
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            claiming.add_done_callback(partial(self._give_back, release))
+            raise
+
+    def _give_back(
+        self,
+        release: Verb[Sequence[Invocation | Outcome], None],
+        claiming: "asyncio.Future[Claim]",
+    ) -> None:
+        if claiming.cancelled() or claiming.exception() or not claiming.result().jobs:
+            return
+        invocations = [Invocation.of(job) for job in claiming.result().jobs]
+        # If the store is closed, its jobs are those of a dead claimant.
+        with suppress(StoreError):
+            self.submit(release, invocations).add_done_callback(unheeded)
 
     async def close(self) -> None:
         """Finish what is waiting, and end."""

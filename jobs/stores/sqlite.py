@@ -4,11 +4,11 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from jobs.errors import StoreError, StoreFull
 from jobs.keys import ApiKey
@@ -26,6 +26,7 @@ from jobs.model import (
 from jobs.protocols import Wake
 
 from . import migrate
+from .background import end, unheeded
 from .ballast import Ballast
 from .bell import Bell
 from .claimant import Claimant, forget, new_name
@@ -36,7 +37,6 @@ from .gate import Gate
 from .keys import ADD_KEY, REVOKE_KEY
 from .place import Original, Place
 from .reads import Reads
-from .verbs import Verb
 from .writer import Writer
 from .writes import (
     ADD,
@@ -116,7 +116,7 @@ class SQLiteStore:
             )
             stack.push_async_callback(writer.close)
             watch = asyncio.create_task(_watch(writer), name="jobs: store watch")
-            stack.push_async_callback(_end, watch)
+            stack.push_async_callback(end, watch)
             self._opened = _Opened(writer, Reads(reader, lister, place.path))
             self._closing = stack.pop_all()
         return self
@@ -195,11 +195,11 @@ class SQLiteStore:
 
     async def claim(self, limit: int) -> Claim:
         """See `Store.claim`. What was claimed for a caller that has gone is given back."""
-        return await _claimed(self._parts.writer, CLAIM, limit)
+        return await self._parts.writer.claim(CLAIM, RELEASE, limit)
 
     async def claim_these(self, attempts: Sequence[tuple[JobId, int]]) -> Claim:
         """See `Store.claim_these`; and `claim`."""
-        return await _claimed(self._parts.writer, CLAIM_THESE, attempts)
+        return await self._parts.writer.claim(CLAIM_THESE, RELEASE, attempts)
 
     async def publish(self, limit: int, until: int) -> Claim:
         """See `Store.publish`."""
@@ -259,7 +259,7 @@ class SQLiteStore:
         failure = writer.failure
         probing = writer.submit(PROBE, None)
         if failure is not None:
-            probing.add_done_callback(_seen)
+            probing.add_done_callback(unheeded)
             raise StoreError(failure)
         await probing
 
@@ -297,36 +297,7 @@ class _Opened(NamedTuple):
     reads: Reads
 
 
-async def _claimed(writer: Writer, verb: Verb[Any, Claim], payload: Any) -> Claim:
-    claiming = writer.submit(verb, payload)
-    try:
-        return await asyncio.shield(claiming)
-    except asyncio.CancelledError:
-        claiming.add_done_callback(partial(_give_back, writer))
-        raise
-
-
-def _give_back(writer: Writer, claiming: "asyncio.Future[Claim]") -> None:
-    if claiming.cancelled() or claiming.exception() is not None or not claiming.result().jobs:
-        return
-    invocations = [Invocation.of(job) for job in claiming.result().jobs]
-    # If the store is closed, its jobs are those of a dead claimant.
-    with suppress(StoreError):
-        writer.submit(RELEASE, invocations).add_done_callback(_seen)
-
-
-def _seen(future: "asyncio.Future[Any]") -> None:
-    """Nobody waits for this one: its failure is not news."""
-    if not future.cancelled():
-        future.exception()
-
-
 async def _watch(writer: Writer) -> None:
     while True:
         await asyncio.sleep(_LOOK_EVERY)
         await writer.look()
-
-
-async def _end(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    await asyncio.wait({task})

@@ -31,7 +31,7 @@ R = TypeVar("R")
 
 HOUR = 3_600_000  #: ms
 MAX_LOST = 3
-EXAMPLES, STEPS = 50, 40
+EXAMPLES, STEPS = {"sqlite": 50, "postgres": 25}, 40
 
 PENDING, STARTED, REVOKED = JobState.PENDING, JobState.STARTED, JobState.REVOKED
 
@@ -359,7 +359,7 @@ def test_the_store_does_what_the_model_does(backend: str, tmp_path: Path) -> Non
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         lambda: Machine(make(Path(tempfile.mkdtemp(dir=tmp_path)))),
         settings=settings(
-            max_examples=EXAMPLES,
+            max_examples=EXAMPLES[backend],
             stateful_step_count=STEPS,
             deadline=None,
             phases=[Phase.generate],  # shrinking takes minutes: add Phase.shrink to see less

@@ -129,6 +129,7 @@ def test_while_the_server_is_away_services_say_so_and_then_go_on(
     assert refused.status == 503, refused
     assert refused.headers["Retry-After"]
     assert re.search("PostgreSQL database .* cannot be reached", refused.json()["detail"])
+    assert b"hush" not in refused.body
     for service in services:
         ready = service.get("/readyz")
         assert (ready.status, "cannot be reached" in ready.json()["detail"]) == (503, True)

@@ -43,6 +43,12 @@ def test_every_test_that_is_named_exists(header: str) -> None:
         assert set(named) <= existing, f"{row[0]}: {set(named) - existing}"
 
 
+def test_the_tests_that_the_page_on_scaling_out_names_exist() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/howto/scale-out.md").read_text()))
+    assert named
+    assert named <= existing_tests()
+
+
 def test_every_promise_has_a_test_and_a_paragraph() -> None:
     assert {row[0] for row in rows("promise")} == PROMISES
     assert set(re.findall(r"^\*\*(\d)\. ", PAGE.read_text(), re.MULTILINE)) == PROMISES

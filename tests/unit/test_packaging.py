@@ -30,11 +30,11 @@ def test_the_wheel_carries_every_file_that_is_read_at_run_time(installed: Path) 
             if path.is_file() and path.suffix != ".pyc"
         }
         assert {str(path) for path in sources if not (installed / path).exists()} == set()
-    migrations = {path.name for path in (ROOT / "migrations/sqlite").glob("*.sql")}
-    assert migrations
-    assert {
-        path.name for path in (installed / "jobs/migrations/sqlite").glob("*.sql")
-    } == migrations
+    for kind in ("sqlite", "postgres"):
+        migrations = {path.name for path in (ROOT / "migrations" / kind).glob("*.sql")}
+        assert migrations
+        carried = (installed / "jobs/migrations" / kind).glob("*.sql")
+        assert {path.name for path in carried} == migrations
 
 
 def test_the_wheel_carries_nothing_else(installed: Path) -> None:

@@ -15,6 +15,7 @@ from operator import attrgetter
 from typing import Any
 
 import psycopg
+from psycopg import errors
 
 from jobs.errors import StoreError
 from jobs.model import JobId
@@ -32,6 +33,7 @@ JUDGE_AFTER = 2.0
 just about to come back, too."""
 
 
+_CONFLICTS = (errors.DeadlockDetected, errors.SerializationFailure)
 _NOTHING = Wake(0)
 
 
@@ -83,8 +85,9 @@ class Commits:
             connection = self._connected(deadline)
             try:
                 return self._all(connection, batch, deadline)
-            except psycopg.Error:
-                if not connection.closed or time.monotonic() >= deadline:
+            except psycopg.Error as error:
+                undone = connection.closed or isinstance(error, _CONFLICTS)
+                if not undone or time.monotonic() >= deadline:
                     raise
             except _Unanswered as error:
                 raise StoreError(
@@ -160,7 +163,7 @@ class Commits:
                 connection.execute("SET LOCAL synchronous_commit = off")
             judges = time.monotonic() - self._since > JUDGE_AFTER
             transaction = Transaction(connection, self._claimant, now, self.held, judges)
-            self._settle(transaction)
+            unsettled = self._settle(transaction)
             results: list[Any] = []
             for verb, requests in groupby(batch, key=attrgetter("verb")):
                 results += verb.apply(transaction, [request.payload for request in requests])
@@ -169,6 +172,7 @@ class Commits:
                 connection.execute("ROLLBACK")
             raise
         self._end(transaction, xid, deadline)
+        self._unanswered = unsettled
         for job_id, attempt in transaction.gave:
             if self.held.get(job_id) == attempt:
                 del self.held[job_id]
@@ -207,11 +211,11 @@ class Commits:
             if not pause(deadline):
                 return None
 
-    def _settle(self, transaction: Transaction) -> None:
-        """Give back what a transaction claimed that nobody here knows of."""
+    def _settle(self, transaction: Transaction) -> list[str]:
+        """Give back what a transaction claimed that nobody here knows of; those that are still to be asked for."""
         if not self._unanswered:
-            return
-        open_ = [
+            return []
+        unsettled = [
             xid
             for xid in self._unanswered
             if transaction.fetch("status", xid=xid) == [("in progress",)]
@@ -223,7 +227,8 @@ class Commits:
             held=list(self.held),
             not_begun=NOT_BEGUN,
         )
-        self._unanswered = open_
+        transaction.wake |= Wake.WORK
+        return unsettled
 
 
 def keys(attempts: Iterable[Any]) -> list[tuple[JobId, int]]:

@@ -14,7 +14,7 @@ import psycopg
 
 from jobs.protocols import Wake
 
-from .server import Server
+from .server import Server, first_line
 
 log = logging.getLogger("jobs.store")
 
@@ -67,7 +67,9 @@ class Listener:
             try:
                 await self._hear(connection)
             except (psycopg.Error, TimeoutError) as error:
-                log.warning("no longer hearing from %s: %s", self._server.location, error)
+                log.warning(
+                    "no longer hearing from %s: %s", self._server.location, first_line(error)
+                )
             finally:
                 await connection.close()
             connection = await self._connected_again()

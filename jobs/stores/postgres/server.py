@@ -23,6 +23,11 @@ SET statement_timeout = 0;
 SET lock_timeout = {lock_ms};
 SET idle_in_transaction_session_timeout = 60000;
 SET jit = off;
+-- A peer that is cut off is noticed in about 15 s: here by the server, which then frees what the session holds.
+SET tcp_keepalives_idle = 5;
+SET tcp_keepalives_interval = 3;
+SET tcp_keepalives_count = 3;
+SET tcp_user_timeout = 15000;
 -- Each statement has an index for each table. Plans are made once, perhaps while the tables are empty, and have
 -- to be right when they are not: so no plan may depend on how many rows there seem to be.
 SET plan_cache_mode = force_generic_plan;
@@ -57,7 +62,7 @@ class Server:
             "connect_timeout": _CONNECT_SECONDS,
             "target_session_attrs": "read-write",
             "application_name": "quart-jobs",
-            # A peer that is cut off is noticed in about 15 s, on both sides.
+            # The same on this side.
             "keepalives_idle": 5,
             "keepalives_interval": 3,
             "keepalives_count": 3,
@@ -102,7 +107,7 @@ class Server:
         """The `StoreError` that says the same; an error that is not the database's stays itself."""
         if not isinstance(error, psycopg.Error):
             return error if isinstance(error, Exception) else RuntimeError(str(error))
-        said = _first_line(error)
+        said = first_line(error)
         if isinstance(error, errors.DiskFull):
             return StoreFull(f"the disk of {self.location} is full, so nothing can be written")
         if isinstance(
@@ -174,5 +179,6 @@ def pause(deadline: float) -> bool:
     return True
 
 
-def _first_line(error: psycopg.Error) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, in short."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -6,12 +6,10 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Collection, Sequence
 from contextlib import AsyncExitStack, suppress
-from functools import partial
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import NamedTuple, Self
 
 import psycopg
 
@@ -29,16 +27,16 @@ from jobs.model import (
     Outcome,
 )
 from jobs.protocols import Wake
+from jobs.stores.background import end
 from jobs.stores.bell import Bell
 from jobs.stores.claimant import new_name
-from jobs.stores.group import GroupCommit
-from jobs.stores.verbs import Committed, Request, Verb
 
 from . import migrate
 from .commits import Commits
 from .listener import Listener
 from .reads import Reads
 from .server import SCHEMA, Server, will_not_pass
+from .writer import Writer
 from .writes import (
     ADD,
     ADD_KEY,
@@ -60,12 +58,9 @@ from .writes import (
 
 log = logging.getLogger("jobs.store")
 
-R = TypeVar("R")
-
 BEAT_EVERY = 0.4  #: seconds
 START_PATIENCE = 30.0  #: seconds that a server may take to come up, at the opening
 _PAUSE = 0.5
-_OVERDUE = 5.0  #: seconds after a write's deadline in which the server may still answer
 
 
 class PostgresStore:
@@ -118,7 +113,7 @@ class PostgresStore:
             await writer.submit(BEAT, sign)
             stack.push_async_callback(_left, writer)
             beating = asyncio.create_task(_beat(writer, sign), name="jobs: store beat")
-            stack.push_async_callback(_end, beating)
+            stack.push_async_callback(end, beating)
             self._opened = _Opened(writer, reads)
             self._closing = stack.pop_all()
         return self
@@ -170,11 +165,11 @@ class PostgresStore:
 
     async def claim(self, limit: int) -> Claim:
         """See `Store.claim`. What was claimed for a caller that has gone is given back."""
-        return await _claimed(self._parts.writer, CLAIM, limit)
+        return await self._parts.writer.claim(CLAIM, RELEASE, limit)
 
     async def claim_these(self, attempts: Sequence[tuple[JobId, int]]) -> Claim:
         """See `Store.claim_these`; and `claim`."""
-        return await _claimed(self._parts.writer, CLAIM_THESE, attempts)
+        return await self._parts.writer.claim(CLAIM_THESE, RELEASE, attempts)
 
     async def publish(self, limit: int, until: int) -> Claim:
         """See `Store.publish`."""
@@ -263,48 +258,6 @@ class PostgresStore:
         return await self._parts.reads.find(query)
 
 
-class Writer(GroupCommit):
-    """Group commit on one session, which lives on a thread of its own."""
-
-    def __init__(
-        self,
-        server: Server,
-        commits: Commits,
-        *,
-        busy_timeout: float,
-        queue_limit: int,
-        ring: Callable[[Wake], None],
-    ) -> None:
-        self._server, self._commits = server, commits
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="jobs-store")
-        super().__init__(busy_timeout=busy_timeout, queue_limit=queue_limit, ring=ring)
-
-    @property
-    def held(self) -> Collection[JobId]:
-        """The jobs claimed here and neither finished nor released."""
-        return self._commits.held
-
-    async def close(self) -> None:
-        """Finish what is waiting, and end."""
-        await super().close()
-        await self._on_thread(self._commits.close)
-        self._thread.shutdown(wait=False)
-
-    def _on_thread(self, function: Callable[..., R], *args: Any) -> "asyncio.Future[R]":
-        return asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
-
-    async def _commit(self, batch: Sequence[Request], deadline: float) -> Committed:
-        committing = self._on_thread(self._commits.commit, batch, deadline)
-        patience = max(0.0, deadline - time.monotonic()) + _OVERDUE
-        done, _ = await asyncio.wait({committing}, timeout=patience)
-        if not done:
-            self._commits.cut()
-        return await committing
-
-    def _translated(self, error: Exception) -> Exception:
-        return self._server.translated(error)
-
-
 class _Opened(NamedTuple):
     writer: Writer
     reads: Reads
@@ -321,32 +274,3 @@ async def _left(writer: Writer) -> None:
     """Say that nobody is alive here any more; without a server, its lock will say so."""
     with suppress(StoreError):
         await writer.submit(LEAVE, None)
-
-
-async def _end(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    await asyncio.wait({task})
-
-
-async def _claimed(writer: Writer, verb: Verb[Any, Claim], payload: Any) -> Claim:
-    claiming = writer.submit(verb, payload)
-    try:
-        return await asyncio.shield(claiming)
-    except asyncio.CancelledError:
-        claiming.add_done_callback(partial(_give_back, writer))
-        raise
-
-
-def _give_back(writer: Writer, claiming: "asyncio.Future[Claim]") -> None:
-    if claiming.cancelled() or claiming.exception() is not None or not claiming.result().jobs:
-        return
-    invocations = [Invocation.of(job) for job in claiming.result().jobs]
-    # If the store is closed, its jobs are those of a dead claimant.
-    with suppress(StoreError):
-        writer.submit(RELEASE, invocations).add_done_callback(_seen)
-
-
-def _seen(future: "asyncio.Future[Any]") -> None:
-    """Nobody waits for this one: its failure is not news."""
-    if not future.cancelled():
-        future.exception()
