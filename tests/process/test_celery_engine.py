@@ -27,6 +27,11 @@ CELERY = str(Path(sys.executable).with_name("celery"))
 APP = "jobs.engines.celery"
 TASKS = "tests.apps.celery_tasks"
 
+ADOPTED = """
+from jobs import celery_task
+total = celery_task("shop.total", app="tests.apps.celery_shop:app")
+"""
+
 
 def prepared(start: Starter) -> None:
     start.env |= {
@@ -89,7 +94,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         prepared(start)
         valkey(start)
         start.write("more.py", "from jobs import task\n@task\ndef new() -> None: pass\n")
-        service = start.serve("--tasks", f"{TASKS},more")
+        start.write("adopted.py", ADOPTED)
+        start.env["JOBS_TASKS"] += ",adopted"
+        service = start.serve("--tasks", f"{TASKS},adopted,more")
         yield Shop(start, service, celery_worker(start, APP))
     finally:
         start.close()
@@ -152,6 +159,13 @@ def test_a_task_that_the_worker_does_not_know_fails_and_says_so(shop: Shop) -> N
     job = shop.service.post("/tasks/more.new/jobs", {}).headers["Location"]
     error = shop.ended(job)["error"]
     assert (error["type"], "more.new" in error["message"]) == ("UnknownTask", True)
+
+
+def test_a_celery_task_of_the_users_own_has_our_api(shop: Shop) -> None:
+    job = shop.service.post("/tasks/shop.total/jobs", {"prices": [10, 20], "tax": 0}).headers[
+        "Location"
+    ]
+    assert result(shop.service, job) == 30
 
 
 def announcement(job: str, task: str, attempt: int = 0) -> Job:

@@ -12,7 +12,7 @@ FLOORS = {
     0: "errors forms idempotency keys model pointers protocols settings strict_json json_writer",
     1: "annotations current frameworks functions handle hygiene key_ring registry retry sealing shadowing"
     " signature snapshot submission",
-    2: "attempt channel child failures flask guardian lane_client memory output request_context_task runner"
+    2: "adopted attempt channel child failures flask guardian lane_client memory output request_context_task runner"
     " stores upkeep usage wire processes",
     3: "celery dispatcher engines housekeeping operation outbox portal waiters",
     4: "extension",
@@ -25,7 +25,7 @@ FLOOR["service"] = 6
 MAY_IMPORT = {
     "quart": ("service", "jobs.frameworks"),
     "flask": ("jobs.frameworks", "jobs.request_context_task"),
-    "celery": ("jobs.request_context_task", "jobs.celery"),
+    "celery": ("jobs.request_context_task", "jobs.celery", "jobs.adopted"),
     "kombu": ("jobs.celery",),
     "sqlite3": ("jobs.stores",),
     "aiosqlite": ("jobs.stores",),
