@@ -62,29 +62,34 @@ class Outbox:
 
     async def run(self) -> None:
         """Until `stop`."""
-        async with asyncio.TaskGroup() as group:
-            beside = (
-                group.create_task(
-                    keep_house(self._store, retention=self._retention, changed=self._changed)
-                ),
-                group.create_task(self._compare()),
-            )
-            while not self._stopping:
-                await self._bell.wait()
-                self._bell.clear()
-                try:
-                    await self._publish()
-                except BrokerUnreachable:
-                    self._ring_in(PAUSE)
-                except StoreError as error:
-                    log.warning("announcing jobs put off: %s", error)
-                    self._ring_in(PAUSE)
-            for task in beside:
-                task.cancel()
-        if self._due is not None:
-            self._due.cancel()
-        self._thread.submit(self._broker.close)
-        self._thread.shutdown(wait=False)
+        try:
+            async with asyncio.TaskGroup() as group:
+                beside = (
+                    group.create_task(
+                        keep_house(self._store, retention=self._retention, changed=self._changed)
+                    ),
+                    group.create_task(self._compare()),
+                )
+                await self._announce()
+                for task in beside:
+                    task.cancel()
+        finally:
+            if self._due is not None:
+                self._due.cancel()
+            self._thread.submit(self._broker.close)
+            self._thread.shutdown(wait=False)
+
+    async def _announce(self) -> None:
+        while not self._stopping:
+            await self._bell.wait()
+            self._bell.clear()
+            try:
+                await self._publish()
+            except BrokerUnreachable:
+                self._ring_in(PAUSE)
+            except StoreError as error:
+                log.warning("announcing jobs put off: %s", error)
+                self._ring_in(PAUSE)
 
     async def _publish(self) -> None:
         while not self._stopping:

@@ -122,7 +122,12 @@ class LanePool(BasePool):  # type: ignore[misc]
             except JobsError as error:
                 log.error("job %s could not be cancelled: %s", job_id, error)
 
-        self._jobs.call_soon(lambda: self._cancels.add(asyncio.ensure_future(cancel())))
+        def begin() -> None:
+            task = asyncio.ensure_future(cancel())
+            self._cancels.add(task)
+            task.add_done_callback(self._cancels.discard)
+
+        self._jobs.call_soon(begin)
 
     def _ask(self, under_way: "_UnderWay") -> None:
         assert self._claims is not None

@@ -69,6 +69,10 @@ def _check(sender: Any, **_: Any) -> None:
         sys.exit(
             "quart-jobs: jobs run in lanes of our own, which are this worker's pool: leave out -P and --pool"
         )
+    if sender.options.get("autoscale"):
+        sys.exit(
+            "quart-jobs: a worker's lanes do not change in number: leave out --autoscale, and set -c"
+        )
 
 
 def _revoke(sender: Any, request: Any, terminated: bool, **_: Any) -> None:

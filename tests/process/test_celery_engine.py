@@ -278,6 +278,7 @@ def test_without_the_extra_it_says_what_to_install(start: Starter) -> None:
 def test_a_worker_in_another_pool_or_without_tasks_is_refused(start: Starter) -> None:
     prepared(start)
     celery_worker_says(start, "leave out -P", "--pool", "threads")
+    celery_worker_says(start, "leave out --autoscale", "--autoscale", "3,1")
     celery_worker_says(start, "JOBS_APP=", JOBS_TASKS="")
 
 
