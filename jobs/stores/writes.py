@@ -109,8 +109,9 @@ def _publish(transaction: Transaction, requests: Sequence[tuple[int, int]]) -> l
 
 def _unpublish(transaction: Transaction, requests: Sequence[tuple[str, int]]) -> list[None]:
     for queue, until in requests:
-        transaction.connection.execute(SQL["unpublish"], {"queue": queue, "until": until})
-    transaction.wake |= Wake.WORK
+        found = {"queue": queue, "until": until}
+        if transaction.connection.execute(SQL["unpublish"], found).rowcount:
+            transaction.wake |= Wake.WORK
     return [None] * len(requests)
 
 

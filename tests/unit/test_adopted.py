@@ -13,8 +13,16 @@ from jobs import ConfigurationError, InvalidArguments, JobFailed, Jobs, Registry
 APP = "tests.apps.celery_shop:app"
 
 
-def adopted(name: str) -> Any:
-    return celery_task(name, app=APP, registry=Registry())
+def adopted(name: str, **options: Any) -> Any:
+    return celery_task(name, app=APP, registry=Registry(), **options)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a message was sent")
+
+    monkeypatch.setattr("celery.app.task.Task.apply_async", refuse)
 
 
 async def run(task: Any, path: Path, *args: Any) -> tuple[str, int, Any]:
@@ -57,7 +65,7 @@ async def test_autoretry_is_kept(tmp_path: Path) -> None:
 
 
 async def test_reject_ends_the_job(tmp_path: Path) -> None:
-    _, attempts, error = await run(adopted("shop.refuse"), tmp_path)
+    _, attempts, error = await run(adopted("shop.refuse", max_attempts=3), tmp_path)
     assert (attempts, "Reject: " in str(error)) == (1, True)
 
 

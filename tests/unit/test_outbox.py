@@ -114,6 +114,7 @@ async def test_what_a_broker_refuses_is_told_and_announced_later(store: Store) -
         await until(lambda: box.trouble)
         assert box.trouble is not None
         assert "fake://broker cannot be reached (refused): jobs are kept" in box.trouble
+        await asyncio.sleep(0.1)  # so that nothing but its own patience makes it try again
         broker.fails = False
         await until(lambda: len(broker.said) == 2)
         await until(lambda: box.trouble is None)

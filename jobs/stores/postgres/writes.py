@@ -101,8 +101,8 @@ def _publish(transaction: Transaction, requests: Sequence[tuple[int, int]]) -> l
 
 def _unpublish(transaction: Transaction, requests: Sequence[tuple[str, int]]) -> list[None]:
     for queue, until in requests:
-        transaction.run("unpublish", queue=queue, until=until)
-    transaction.wake |= Wake.WORK
+        if transaction.run("unpublish", queue=queue, until=until):
+            transaction.wake |= Wake.WORK
     return [None] * len(requests)
 
 
