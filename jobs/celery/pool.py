@@ -48,6 +48,7 @@ class LanePool(BasePool):  # type: ignore[misc]
         self._claims: ClaimsByMessage | None = None
         # What ends is told to Celery in Celery's thread, woken by a reader: what one callback of its event loop
         # asks of it by `call_soon`, such as to acknowledge, waits for the next event.
+        self._has_loop = False
         self._bell, self._rope = socket.socketpair()
         self._bell.setblocking(False)
         self._rope.setblocking(False)
@@ -68,13 +69,15 @@ class LanePool(BasePool):  # type: ignore[misc]
 
     def on_stop(self) -> None:
         """Let running jobs finish within the grace, stop the others, and close."""
-        self._jobs.__exit__()
+        if self._jobs.is_open:
+            self._jobs.__exit__()
         self._tell_all()
 
     on_terminate = on_stop
 
     def register_with_event_loop(self, loop: Any) -> None:
         """Celery has connected, perhaps not for the first time."""
+        self._has_loop = True
         loop.add_reader(self._bell, self._tell_all)
         self._tell_all()
 
@@ -139,6 +142,9 @@ class LanePool(BasePool):  # type: ignore[misc]
         """An attempt is over; called in the thread of `Jobs`."""
         self._under_way.discard(under_way)
         self._told.append(tell)
+        if not self._has_loop:  # a transport without one: Celery takes it in any thread
+            self._tell_all()
+            return
         with suppress(OSError):  # it is rung already
             self._rope.send(b"\0")
 
