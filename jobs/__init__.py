@@ -5,6 +5,7 @@ import sys
 if sys.platform == "win32":
     raise ImportError("quart-jobs runs on Linux and macOS; on Windows, run it in WSL")
 
+from .adopted import celery_task
 from .current import current_job
 from .errors import (
     BodyNotCarried,
@@ -36,6 +37,7 @@ __all__ = [
     "Retry",
     "RetryPolicy",
     "Task",
+    "celery_task",
     "task",
     # One job
     "JobHandle",

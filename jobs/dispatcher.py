@@ -4,11 +4,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from time import monotonic
 from typing import Any
 
 from . import wire
 from .errors import JobsError, StoreError, UnknownTask
+from .housekeeping import REAP_EVERY, keep_house
 from .model import ErrorKind, Invocation, Job, JobError, JobId, JobState, Outcome, now_ms
 from .protocols import (
     Call,
@@ -28,8 +28,6 @@ from .submission import MAX_ATTEMPTS
 
 log = logging.getLogger("jobs.dispatcher")
 
-REAP_EVERY = 1.0  #: seconds between looks for dead claimants and expired jobs
-PRUNE_EVERY = 60.0  #: seconds between deletions of jobs past their retention
 STORE_PAUSE = 0.5  #: seconds before a write that the store refused is tried again
 CRASH_PAUSE = 1.0  #: seconds before a job that has crashed more than once runs again
 
@@ -88,7 +86,9 @@ class Dispatcher:
         failing = False
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen())
-            housekeeping = group.create_task(self._keep_house())
+            housekeeping = group.create_task(
+                keep_house(self._store, retention=self._retention, changed=self._changed)
+            )
             while not (self._engine_ended and self._settled()):
                 await self._bell.wait()
                 self._bell.clear()
@@ -295,20 +295,6 @@ class Dispatcher:
         except Exception as error:
             log.exception("a job's %s call failed", call.verb)
             call.reply(wire.refusal(error))
-
-    async def _keep_house(self) -> None:
-        """Put back what dead processes held, revoke what expired, forget what is past its retention."""
-        prune_at = monotonic() + PRUNE_EVERY
-        while True:
-            try:
-                self._changed(await self._store.reap())
-                if monotonic() >= prune_at:
-                    while await self._store.prune(now_ms() - round(1000 * self._retention)):
-                        pass
-                    prune_at = monotonic() + PRUNE_EVERY
-            except StoreError as error:
-                log.warning("housekeeping put off: %s", error)
-            await asyncio.sleep(REAP_EVERY)
 
 
 def _again(outcome: Outcome, delay: float) -> Outcome:

@@ -22,6 +22,7 @@ JobsError
 │   └── JobRevoked
 ├── ResultTimeout               also a TimeoutError
 ├── WouldDeadlock               a job waits for a job
+├── BrokerUnreachable           jobs are kept, and cannot be announced now
 └── StoreError
     ├── StoreBusy               try again: locked, or too much is queued
     │   └── QueueFull           as many jobs wait to run as may
@@ -183,6 +184,10 @@ class WouldDeadlock(JobsError):
             f"a job may not wait for another (here {job_id}): if every lane did, nothing would run."
             " Return, and let the other job go on where this one ends"
         )
+
+
+class BrokerUnreachable(JobsError):
+    """The message broker did not take what was to be announced; the jobs are kept, and it is tried again."""
 
 
 class StoreError(JobsError):

@@ -25,7 +25,7 @@ from .key_ring import KeyRing
 from .model import AttemptRecord, Job, JobId, JobQuery, JobState
 from .operation import Operation
 from .portal import Portal
-from .protocols import Engine, Store
+from .protocols import Broker, Engine, Store, Wake
 from .registry import Registry, Task, default_registry
 from .runner import Runner
 from .sealing import Sealer, find_keys
@@ -83,6 +83,8 @@ class Jobs:
         self.exposed_at: str | None = None
         """Set before the opening if other machines can reach the job API: the address. Opening then raises
         `ConfigurationError` where anyone could use it."""
+        self.claims: Callable[[Store], Store] | None = None
+        """Set before the opening in a worker that is told by messages what to claim: wraps the store."""
         if app is not None:
             self.init_app(app)
 
@@ -183,9 +185,16 @@ class Jobs:
         )
         await self._intake.count()
         stack.push_async_callback(self._intake.close)
-        engine = self._engine(keys) if self.settings.lane_count else None
+        announces = self.settings.engine == "celery" and self.claims is None
+        engine = self._engine(keys) if self.settings.lane_count and not announces else None
         self._operation = Operation(
-            self.store, self._intake, engine, self.registry, self.settings, self.stopping
+            self.store if self.claims is None else self.claims(self.store),
+            self._intake,
+            engine,
+            self.registry,
+            self.settings,
+            self.stopping,
+            broker=self._broker() if announces else None,
         )
         await stack.enter_async_context(self._operation)
         current.opened(self)
@@ -228,6 +237,29 @@ class Jobs:
             grace=settings.grace,
             max_log_bytes=settings.max_log_bytes if settings.capture_output else None,
         )
+
+    def _broker(self) -> Broker:
+        if self.settings.broker is None:
+            raise ConfigurationError(
+                "setting 'engine' (JOBS_ENGINE) is celery, which needs a broker: say where it is with --broker or"
+                " JOBS_BROKER, such as redis://host:6379/0"
+            )
+        try:
+            from .celery.broker import CeleryBroker
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(
+                f"setting 'engine' (JOBS_ENGINE) is celery, which is not installed ({error}):"
+                " pip install 'quart-jobs[celery]'"
+            ) from error
+        return CeleryBroker(self.settings.broker)
+
+    def wake(self) -> None:
+        """There is something to claim, announce or stop: for a worker that is told by messages."""
+        self._operation.wake(Wake.WORK)
+
+    def call_soon(self, act: Callable[[], object]) -> None:
+        """Have this called on the loop that Jobs was opened on, from any thread."""
+        self._loop.call_soon_threadsafe(act)
 
     def _runner(self) -> Runner:
         return Runner(

@@ -1,4 +1,4 @@
-"""A store and an engine at work together: the dispatcher between them, and the one doorbell."""
+"""A store at work with an engine or a broker: what goes between them, and the one doorbell."""
 
 import asyncio
 import logging
@@ -9,7 +9,8 @@ from typing import Any, Self
 
 from .dispatcher import Dispatcher
 from .intake import Intake
-from .protocols import Engine, Store, Wake
+from .outbox import Outbox
+from .protocols import Broker, Engine, Store, Wake
 from .registry import Registry
 from .settings import Settings
 from .streams import Streams
@@ -17,10 +18,14 @@ from .waiters import Waiters
 
 log = logging.getLogger("jobs")
 
+_LAST_WORDS = (
+    2.0  #: seconds that a broker has, when the service is to stop, for what it is being told
+)
+
 
 class Operation:
-    """Claims and runs the jobs of an open store until it is left; with no engine it only tells `waiters`
-    what ends elsewhere. Leaving it lets running jobs finish within the grace."""
+    """Claims and runs the jobs of an open store until it is left, or announces them through a broker; with
+    neither it only tells `waiters` what ends elsewhere. Leaving it lets running jobs finish within the grace."""
 
     def __init__(
         self,
@@ -30,6 +35,8 @@ class Operation:
         registry: Registry,
         settings: Settings,
         stopping: asyncio.Event,
+        *,
+        broker: Broker | None = None,
     ) -> None:
         self.waiters = Waiters(store)
         self.streams = Streams(store, stopping, most=settings.max_streams)
@@ -48,12 +55,19 @@ class Operation:
                 ended=self.waiters.deliver,
                 happened=self.streams.nudge,
             )
+        self._outbox: Outbox | None = None
+        if broker is not None:
+            self._outbox = Outbox(
+                store, broker, retention=settings.retention, changed=self.waiters.notify
+            )
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             if self._engine is not None and self._dispatcher is not None:
                 await stack.enter_async_context(self._dispatching(self._engine, self._dispatcher))
+            if self._outbox is not None:
+                await stack.enter_async_context(self._announcing(self._outbox))
             await stack.enter_async_context(_beside(self._listen(), "jobs doorbell"))
             await stack.enter_async_context(_beside(self.streams.run(), "jobs streams"))
             self._stack = stack.pop_all()
@@ -72,6 +86,8 @@ class Operation:
         """Why no job can run here now, in words; None if jobs can, or are not to run here."""
         if self._run is not None and self._run.done():
             return "the dispatcher has stopped"
+        if self._outbox is not None:
+            return self._outbox.trouble
         return self._engine.trouble if self._engine is not None else None
 
     @asynccontextmanager
@@ -88,12 +104,30 @@ class Operation:
         run.cancel()
         await asyncio.gather(run, return_exceptions=True)
 
+    @asynccontextmanager
+    async def _announcing(self, outbox: Outbox) -> AsyncIterator[None]:
+        self._run = run = asyncio.create_task(outbox.run(), name="jobs outbox")
+        run.add_done_callback(_tell_of_failure)
+        try:
+            yield
+        finally:
+            outbox.stop()
+            await asyncio.wait({run}, timeout=_LAST_WORDS)
+            run.cancel()
+            await asyncio.gather(run, return_exceptions=True)
+
+    def wake(self, wake: Wake) -> None:
+        """Something may have changed that the dispatcher, or the outbox, is to look at."""
+        if self._dispatcher is not None:
+            self._dispatcher.wake(wake)
+        if self._outbox is not None:
+            self._outbox.wake(wake)
+
     async def _listen(self) -> None:
         while True:
             wake = await self._store.wait()
             self.streams.nudge()
-            if self._dispatcher is not None:
-                self._dispatcher.wake(wake)
+            self.wake(wake)
             if Wake.ENDED in wake:
                 await self.waiters.look()
 

@@ -91,6 +91,20 @@ class Store(AbstractAsyncContextManager["Store"], Protocol):
         """Take up to `limit` jobs to run here: PENDING, due, not expired; by priority, then in the order
         they were added. Each becomes STARTED with `attempt` one higher, and comes whole."""
 
+    async def publish(self, limit: int, until: int) -> Claim:
+        """Take up to `limit` jobs, without what is long of them, for a broker to announce to its workers: those
+        that a claim would take. They stay PENDING and are hidden from `claim` and `publish` until `until` (ms)."""
+
+    async def claim_these(self, attempts: Sequence[tuple[JobId, int]]) -> Claim:
+        """Take those of these jobs, hidden or not, whose next attempt is the one named, as `claim` does. The
+        others are running elsewhere, have ended, have expired, or are not known."""
+
+    async def published(self) -> dict[str, int]:
+        """How many jobs are hidden, by queue; none is left out."""
+
+    async def unpublish(self, queue: str, until: int) -> None:
+        """Show a queue's jobs that would be hidden until some time before `until` (ms): the broker lost them."""
+
     async def finish(self, outcomes: Sequence[Outcome]) -> set[JobId]:
         """Record how attempts ended, and purge the context of jobs that are thereby over.
 
@@ -235,3 +249,24 @@ class Engine(AbstractAsyncContextManager["Engine"], Protocol):
 
     async def drain(self) -> None:
         """Withdraw what has not begun, and return when what has begun has ended."""
+
+
+class Broker(Protocol):
+    """Announces jobs to workers that share the store. What it says is a hint: a message that comes twice, late
+    or never costs time, not a job.
+
+    Its methods block, within a deadline of its own, and are called in one thread. They raise
+    `BrokerUnreachable`."""
+
+    @property
+    def name(self) -> str:
+        """Where it is, in words, without a password."""
+
+    def publish(self, jobs: Sequence[Job]) -> None:
+        """Announce the next attempt of each of these jobs."""
+
+    def depths(self, queues: Collection[str]) -> dict[str, int]:
+        """How many announcements wait in each of these queues."""
+
+    def close(self) -> None:
+        """End the connection."""

@@ -25,9 +25,14 @@ class Settings(BaseSettings):
         "jobs.db",
         description="SQLite file: a path, or sqlite:///path. Or postgresql://user@host/name.",
     )
-    engine: Literal["lanes", "inline"] = Field(
+    engine: Literal["lanes", "inline", "celery"] = Field(
         "lanes",
-        description="lanes: child processes. inline: this process, for tests; sync tasks cannot be stopped there.",
+        description="lanes: child processes. inline: this process, for tests; sync tasks cannot be stopped there."
+        " celery: Celery's workers.",
+    )
+    broker: str | None = Field(
+        None,
+        description="Where Celery's workers hear of jobs: redis://host:6379/0, rediss://…, amqp://user:password@host//.",
     )
     lanes: int | None = Field(
         None,

@@ -156,6 +156,11 @@ def worker(verbose: bool, **flags: Any) -> None:
     """Run jobs without serving HTTP, beside services on the same database."""
     settings = settled(flags, verbose)
     needs_app(settings)
+    if settings.engine == "celery":
+        raise click.UsageError(
+            "with the engine celery, jobs run in Celery's workers: celery -A jobs.engines.celery worker, with the"
+            " same JOBS_* in its environment"
+        )
     if settings.lanes == 0:
         raise click.UsageError("a worker without lanes would do nothing: --lanes 1 or more")
     _, jobs = load(settings)

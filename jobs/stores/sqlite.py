@@ -41,7 +41,21 @@ from .keys import ADD_KEY, REVOKE_KEY
 from .place import Original, Place
 from .reads import Reads
 from .writer import Writer
-from .writes import ADD, CANCEL, CANCEL_MANY, CLAIM, FINISH, PROBE, PRUNE, REAP, RELEASE, RETRY
+from .writes import (
+    ADD,
+    CANCEL,
+    CANCEL_MANY,
+    CLAIM,
+    CLAIM_THESE,
+    FINISH,
+    PROBE,
+    PRUNE,
+    PUBLISH,
+    REAP,
+    RELEASE,
+    RETRY,
+    UNPUBLISH,
+)
 
 _LOOK_EVERY = 0.025  #: seconds between looks for the commits of other processes
 
@@ -187,6 +201,22 @@ class SQLiteStore:
     async def claim(self, limit: int) -> Claim:
         """See `Store.claim`. What was claimed for a caller that has gone is given back."""
         return await self._parts.writer.claim(CLAIM, RELEASE, limit)
+
+    async def claim_these(self, attempts: Sequence[tuple[JobId, int]]) -> Claim:
+        """See `Store.claim_these`; and `claim`."""
+        return await self._parts.writer.claim(CLAIM_THESE, RELEASE, attempts)
+
+    async def publish(self, limit: int, until: int) -> Claim:
+        """See `Store.publish`."""
+        return await self._parts.writer.submit(PUBLISH, (limit, until))
+
+    async def unpublish(self, queue: str, until: int) -> None:
+        """See `Store.unpublish`."""
+        await self._parts.writer.submit(UNPUBLISH, (queue, until))
+
+    async def published(self) -> dict[str, int]:
+        """See `Store.published`."""
+        return await self._parts.reads.published()
 
     async def finish(self, outcomes: Sequence[Outcome]) -> set[JobId]:
         """See `Store.finish`."""

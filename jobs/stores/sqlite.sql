@@ -20,7 +20,8 @@ INSERT INTO payloads (seq, args, context, origin, idempotency_key, fingerprint) 
 
 -- promote --
 -- Jobs whose time has come.
-UPDATE jobs SET ready = 1 WHERE ready = 0 AND run_at <= :now
+UPDATE jobs SET ready = 1, republish_at = NULL
+WHERE ready = 0 AND coalesce(republish_at, run_at) <= :now
 
 -- claimable --
 -- What a claim takes, as it leaves it, best first; `claim` marks it within the same transaction.
@@ -41,7 +42,49 @@ WHERE seq IN (SELECT value FROM json_each(:seqs)) AND state = 'PENDING'
 
 -- next_due --
 -- When the earliest job that is not yet due will be.
-SELECT min(run_at) FROM jobs WHERE ready = 0
+SELECT min(coalesce(republish_at, run_at)) FROM jobs WHERE ready = 0
+
+-- publishable --
+-- What a claim would take, best first, without what is long.
+SELECT
+    id, task, created_at, '{}', queue, priority, max_attempts, timeout, run_at, expires_at,
+    NULL, NULL, seq, state, attempt, crashes, lost,
+    started_at, finished_at, claimed_by, cancel_requested_at, NULL, NULL, NULL,
+    owner, NULL, NULL, forgiven
+FROM jobs
+WHERE state = 'PENDING' AND ready = 1 AND (expires_at IS NULL OR expires_at > :now)
+ORDER BY priority DESC, seq
+LIMIT :limit
+
+-- publish --
+-- Hidden from now on. (What is hidden has a `run_at`: it was made to run as soon as it is there.)
+UPDATE jobs SET ready = 0, run_at = coalesce(run_at, created_at), republish_at = :until
+WHERE seq IN (SELECT value FROM json_each(:seqs)) AND state = 'PENDING'
+
+-- unpublish --
+-- What a broker has lost.
+UPDATE jobs SET ready = 1, republish_at = NULL
+WHERE ready = 0 AND republish_at IS NOT NULL AND queue = :queue AND republish_at < :until
+
+-- wanted --
+-- The attempts named, as claiming them leaves them; `claim_these` marks them within the same transaction.
+SELECT
+    jobs.id, task, created_at, args, queue, priority, max_attempts, timeout, run_at, expires_at,
+    context, origin, jobs.seq, 'STARTED', attempt + 1, crashes, lost,
+    :now, NULL, :claimant, NULL, NULL, error, progress,
+    owner, idempotency_key, fingerprint, forgiven
+FROM json_each(:attempts)
+CROSS JOIN jobs ON jobs.id = value ->> 0
+CROSS JOIN payloads ON payloads.seq = jobs.seq
+WHERE state = 'PENDING' AND attempt + 1 = value ->> 1
+    AND (ready = 1 OR republish_at IS NOT NULL) AND (expires_at IS NULL OR expires_at > :now)
+
+-- claim_these --
+-- As `claim`, of what was published.
+UPDATE jobs SET
+    state = 'STARTED', attempt = attempt + 1, claimed_by = :claimant, started_at = :now,
+    ready = 1, republish_at = NULL
+WHERE seq IN (SELECT value FROM json_each(:seqs)) AND state = 'PENDING'
 
 -- finish --
 -- The fence: an attempt's end counts only for the claimant and the attempt that the job is on.
@@ -153,6 +196,7 @@ UPDATE jobs SET
     state = 'PENDING',
     ready = 1,
     run_at = NULL,
+    republish_at = NULL,
     expires_at = iif(expires_at > :now, expires_at, NULL),
     started_at = NULL,
     finished_at = NULL,
@@ -341,6 +385,10 @@ SELECT owner, count(*), sum(size) FROM jobs INDEXED BY jobs_ready WHERE state = 
 -- states --
 -- How several jobs stand.
 SELECT id, state, attempt FROM jobs WHERE id IN (SELECT value FROM json_each(:ids))
+
+-- published --
+-- How many jobs a broker should have, by queue.
+SELECT queue, count(*) FROM jobs WHERE ready = 0 AND republish_at IS NOT NULL GROUP BY queue
 
 -- cancel_requests --
 -- What a claimant has been asked to stop.

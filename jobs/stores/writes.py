@@ -113,6 +113,46 @@ def _claim(transaction: Transaction, limits: Sequence[int]) -> list[Claim]:
     return claims
 
 
+def _publish(transaction: Transaction, requests: Sequence[tuple[int, int]]) -> list[Claim]:
+    connection, now = transaction.connection, transaction.now
+    connection.execute(SQL["promote"], {"now": now})
+    claims = []
+    for limit, until in requests:
+        wanted = {"now": now, "limit": limit}
+        jobs = [to_job(row) for row in connection.execute(SQL["publishable"], wanted)]
+        if jobs:
+            seqs = json.dumps([each.seq for each in jobs])
+            connection.execute(SQL["publish"], {"seqs": seqs, "until": until})
+        (due,) = connection.execute(SQL["next_due"]).fetchone()
+        transaction.size += len(jobs) * _JOB_BYTES
+        claims.append(Claim(jobs, due))
+    return claims
+
+
+def _unpublish(transaction: Transaction, requests: Sequence[tuple[str, int]]) -> list[None]:
+    for queue, until in requests:
+        found = {"queue": queue, "until": until}
+        if transaction.connection.execute(SQL["unpublish"], found).rowcount:
+            transaction.wake |= Wake.WORK
+    return [None] * len(requests)
+
+
+def _claim_these(
+    transaction: Transaction, requests: Sequence[Sequence[tuple[JobId, int]]]
+) -> list[Claim]:
+    connection, me, now = transaction.connection, transaction.claimant, transaction.now
+    claims = []
+    for named in requests:
+        wanted = {"now": now, "claimant": me, "attempts": json.dumps(named)}
+        jobs = [to_job(row) for row in connection.execute(SQL["wanted"], wanted)]
+        if jobs:
+            seqs = json.dumps([each.seq for each in jobs])
+            connection.execute(SQL["claim_these"], {"claimant": me, "now": now, "seqs": seqs})
+        transaction.size += len(jobs) * _JOB_BYTES
+        claims.append(Claim(jobs))
+    return claims
+
+
 def _finish(transaction: Transaction, requests: Sequence[Sequence[Outcome]]) -> list[set[JobId]]:
     return [_finish_one(transaction, outcomes) for outcomes in requests]
 
@@ -299,3 +339,8 @@ REAP = Verb(6, _reap)
 PRUNE = Verb(7, _prune)
 CLAIM = Verb(8, _claim, durable=False, vital=False)  # lost with the power, it is only claimed again
 PROBE = Verb(9, _probe, vital=False)
+PUBLISH: Verb[tuple[int, int], Claim] = Verb(14, _publish, durable=False, vital=False)
+CLAIM_THESE: Verb[Sequence[tuple[JobId, int]], Claim] = Verb(
+    15, _claim_these, durable=False, vital=False
+)
+UNPUBLISH: Verb[tuple[str, int], None] = Verb(16, _unpublish, durable=False)

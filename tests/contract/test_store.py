@@ -341,6 +341,111 @@ async def test_what_was_claimed_for_a_caller_that_has_gone_is_given_back(store: 
     assert [job.attempt for job in claim.jobs] == [1, 1, 1]
 
 
+# publish, claim_these, unpublish
+
+
+async def test_a_published_job_is_pending_and_hidden_from_those_who_claim(store: Store) -> None:
+    low, high = new_job(args='{"n": 1}'), new_job(priority=1, context=b"sealed")
+    await store.add([low, high])
+    out = await store.publish(9, now_ms() + HOUR)
+    assert ids(out.jobs) == [high.id, low.id]
+    assert [(job.attempt, job.args, job.context) for job in out.jobs] == [(0, "{}", None)] * 2
+    assert (await store.get(low.id)).state is JobState.PENDING
+    assert not (await store.claim(9)).jobs
+    assert not (await store.publish(9, now_ms() + HOUR)).jobs
+
+
+async def test_publishing_takes_at_most_the_limit_and_only_what_is_due(store: Store) -> None:
+    due = now_ms() + HOUR
+    jobs = new_jobs(3)
+    await store.add([*jobs, new_job(run_at=due)])
+    assert ids((await store.publish(2, due + HOUR)).jobs) == ids(jobs[:2])
+    rest = await store.publish(2, due + HOUR)
+    assert (ids(rest.jobs), rest.next_due) == (ids(jobs[2:]), due)
+
+
+async def test_a_published_job_is_claimed_by_its_id_and_next_attempt(store: Store) -> None:
+    job = new_job(args='{"n": 1}', context=b"sealed")
+    await store.add([job])
+    await store.publish(1, now_ms() + HOUR)
+    assert not (await store.claim_these([(job.id, 2), (new_job_id(), 1)])).jobs
+    (claimed,) = (await store.claim_these([(job.id, 1)])).jobs
+    assert (claimed.state, claimed.attempt) == (JobState.STARTED, 1)
+    assert (claimed.args, claimed.context) == ('{"n": 1}', b"sealed")
+    assert claimed.claimed_by == store.claimant
+    assert await store.finish([ended(claimed)]) == {job.id}
+
+
+async def test_of_two_claims_by_id_one_is_given_the_job(backend: Backend, store: Store) -> None:
+    other = await backend.open()
+    job = new_job()
+    await store.add([job])
+    await store.publish(1, now_ms() + HOUR)
+    claims = await asyncio.gather(
+        *(each.claim_these([(job.id, 1)]) for each in (store, other, store, other))
+    )
+    assert sum(len(claim.jobs) for claim in claims) == 1
+
+
+async def test_a_job_that_was_not_published_can_be_claimed_by_its_id(store: Store) -> None:
+    job, later = new_job(), new_job(run_at=now_ms() + HOUR)
+    await store.add([job, later])
+    assert ids((await store.claim_these([(job.id, 1), (later.id, 1)])).jobs) == [job.id]
+
+
+async def test_a_job_that_has_ended_or_expired_is_not_claimed_by_its_id(store: Store) -> None:
+    soon = now_ms() + 50
+    revoked, expired = new_job(), new_job(expires_at=soon)
+    await store.add([revoked, expired])
+    await store.publish(2, now_ms() + HOUR)
+    await store.cancel(revoked.id)
+    await past(soon)
+    assert not (await store.claim_these([(revoked.id, 1), (expired.id, 1)])).jobs
+    assert await store.reap() == {expired.id}
+
+
+async def test_a_job_that_comes_back_is_published_again(store: Store) -> None:
+    job = new_job()
+    await store.add([job])
+    for attempt in (1, 2):
+        await store.publish(1, now_ms() + HOUR)
+        (claimed,) = (await store.claim_these([(job.id, attempt)])).jobs
+        await store.finish([ended(claimed, JobState.PENDING, run_at=now_ms())])
+    (again,) = (await store.publish(1, now_ms() + HOUR)).jobs
+    (claimed,) = (await store.claim_these([(job.id, again.attempt + 1)])).jobs
+    await store.release(invocations(claimed))
+    assert ids((await store.publish(1, now_ms() + HOUR)).jobs) == [job.id]
+
+
+async def test_what_was_published_shows_again_after_its_time(store: Store) -> None:
+    job, soon = new_job(), now_ms() + 50
+    await store.add([job])
+    assert (await store.publish(1, soon)).next_due == soon
+    await past(soon)
+    assert ids((await store.publish(1, now_ms() + HOUR)).jobs) == [job.id]
+
+
+async def test_what_a_broker_has_lost_is_unpublished_by_queue_and_time(store: Store) -> None:
+    mail, other, fresh = new_job(queue="mail"), new_job(), new_job(queue="mail")
+    hidden = now_ms() + HOUR
+    await store.add([mail, other])
+    await store.publish(9, hidden)
+    await store.add([fresh])
+    await store.publish(9, hidden + 1)
+    assert await store.published() == {"mail": 2, "default": 1}
+    await store.unpublish("mail", hidden + 1)
+    assert await store.published() == {"mail": 1, "default": 1}
+    assert ids((await store.claim(9)).jobs) == [mail.id]
+
+
+async def test_unpublishing_rings(store: Store) -> None:
+    await store.add([new_job()])
+    await store.publish(1, now_ms() + HOUR)
+    await silence(store)
+    await store.unpublish("default", now_ms() + 2 * HOUR)
+    await until(store, Wake.WORK)
+
+
 # finish
 
 

@@ -69,7 +69,7 @@ def test_a_flag_outranks_the_environment_and_is_seen_by_children(
         (["--lanes", "many"], "lanes"),
         (["--lanes", "-1"], "lanes"),
         (["--grace", "nan"], "grace"),
-        (["--engine", "celery"], "engine"),
+        (["--engine", "threads"], "engine"),
         (["--bind", "8000"], "expected HOST:PORT"),
         (["--bind", "localhost:http"], "expected HOST:PORT"),
         (["--bind", "localhost:70000"], "expected HOST:PORT"),

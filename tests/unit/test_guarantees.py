@@ -43,8 +43,9 @@ def test_every_test_that_is_named_exists(header: str) -> None:
         assert set(named) <= existing, f"{row[0]}: {set(named) - existing}"
 
 
-def test_the_tests_that_the_page_on_scaling_out_names_exist() -> None:
-    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/howto/scale-out.md").read_text()))
+@pytest.mark.parametrize("page", ["scale-out", "celery"])
+def test_the_tests_that_a_page_on_scaling_out_names_exist(page: str) -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / f"docs/howto/{page}.md").read_text()))
     assert named
     assert named <= existing_tests()
 

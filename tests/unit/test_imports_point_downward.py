@@ -12,10 +12,11 @@ FLOORS = {
     0: "errors events forms idempotency intake keys model pointers protocols progress settings strict_json json_writer",
     1: "annotations current frameworks functions handle hygiene key_ring registry retry sealed sealing shadowing"
     " signature snapshot submission",
-    2: "attempt channel child failures flask guardian lane_client memory output request_context_task runner"
+    2: "adopted attempt channel child failures flask guardian lane_client memory output request_context_task runner"
     " stores upkeep usage wire processes",
-    3: "dispatcher engines operation portal streams waiters",
+    3: "celery dispatcher engines housekeeping operation outbox portal streams waiters",
     4: "extension",
+    5: "celery.pool celery.consumer celery.worker engines.celery",
 }
 FLOOR = {f"jobs.{name}": floor for floor, names in FLOORS.items() for name in names.split()}
 FLOOR["jobs"] = 5  # the package's own front door re-exports from all floors
@@ -24,7 +25,8 @@ FLOOR["service"] = 6
 MAY_IMPORT = {
     "quart": ("service", "jobs.frameworks"),
     "flask": ("jobs.frameworks", "jobs.request_context_task"),
-    "celery": ("jobs.request_context_task",),
+    "celery": ("jobs.request_context_task", "jobs.celery", "jobs.adopted"),
+    "kombu": ("jobs.celery",),
     "sqlite3": ("jobs.stores",),
     "aiosqlite": ("jobs.stores",),
     **dict.fromkeys(("psycopg", "psycopg_pool"), ("jobs.stores.postgres",)),

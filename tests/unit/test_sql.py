@@ -29,8 +29,8 @@ STATEMENTS = (
     }
 )
 
-PARTIAL = {"jobs_ready", "jobs_started"}
-"""Indexes that hold a few of the jobs only: those that wait, those that run. To read one through is
+PARTIAL = {"jobs_ready", "jobs_started", "jobs_published"}
+"""Indexes that hold a few of the jobs only: those that wait, that run, that a broker has. To read one through is
 not to read all jobs."""
 
 

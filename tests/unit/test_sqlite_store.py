@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from jobs import dispatcher
+from jobs import housekeeping
 from jobs.errors import ConfigurationError, DatabaseUnusable, StoreBusy, StoreError, StoreFull
 from jobs.model import JobQuery, JobState, now_ms
 from jobs.protocols import Wake
@@ -305,7 +305,7 @@ async def test_the_log_is_emptied_although_a_dispatcher_keeps_house(
 ) -> None:
     await store.add(new_jobs(100))
     for _ in range(3):
-        await asyncio.sleep(0.9 * dispatcher.REAP_EVERY)
+        await asyncio.sleep(0.9 * housekeeping.REAP_EVERY)
         if not log_size(path):
             break
         await store.reap()

@@ -73,9 +73,10 @@ SELECT n FROM given WHERE seq NOT IN (SELECT seq FROM added)
 
 -- promote --
 -- Jobs whose time has come.
-UPDATE jobs SET ready = TRUE
+UPDATE jobs SET ready = TRUE, republish_at = NULL
 WHERE seq = ANY(ARRAY(
-    SELECT seq FROM jobs WHERE NOT ready AND run_at <= %(now)s FOR UPDATE SKIP LOCKED
+    SELECT seq FROM jobs WHERE NOT ready AND coalesce(republish_at, run_at) <= %(now)s
+    FOR UPDATE SKIP LOCKED
 ))
 
 -- claim --
@@ -101,7 +102,59 @@ RETURNING
 
 -- next_due --
 -- When the earliest job that is not yet due will be.
-SELECT min(run_at) FROM jobs WHERE NOT ready
+SELECT min(coalesce(republish_at, run_at)) FROM jobs WHERE NOT ready
+
+-- publish --
+-- What a claim would take is hidden from now on. (What is hidden has a `run_at`: it was made to run as soon as
+-- it is there.)
+WITH best AS MATERIALIZED (
+    SELECT seq FROM jobs
+    WHERE state = 'PENDING' AND ready AND (expires_at IS NULL OR expires_at > %(now)s)
+    ORDER BY priority DESC, seq
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE jobs SET ready = FALSE, run_at = coalesce(run_at, created_at), republish_at = %(until)s
+FROM best WHERE jobs.seq = best.seq
+RETURNING
+    id, task, created_at, '{}', queue, priority, max_attempts, timeout, run_at, expires_at,
+    NULL, NULL, jobs.seq, state, attempt, crashes, lost,
+    started_at, finished_at, claimed_by, cancel_requested_at, NULL, NULL, NULL,
+    owner, NULL, NULL, forgiven
+
+-- unpublish --
+-- What a broker has lost.
+UPDATE jobs SET ready = TRUE, republish_at = NULL
+WHERE seq = ANY(ARRAY(
+    SELECT seq FROM jobs
+    WHERE NOT ready AND republish_at IS NOT NULL AND queue = %(queue)s AND republish_at < %(until)s
+    FOR UPDATE SKIP LOCKED
+))
+
+-- claim_these --
+-- As `claim`, of what was published: the attempts named.
+WITH given AS MATERIALIZED (
+    SELECT * FROM json_to_recordset(%(attempts)s::json) AS each (id text, attempt integer)
+),
+wanted AS MATERIALIZED (
+    SELECT seq FROM given CROSS JOIN LATERAL (
+        SELECT * FROM jobs WHERE jobs.id = given.id OFFSET 0 FOR UPDATE SKIP LOCKED
+    ) AS job
+    WHERE state = 'PENDING' AND job.attempt + 1 = given.attempt
+        AND (ready OR republish_at IS NOT NULL) AND (expires_at IS NULL OR expires_at > %(now)s)
+        AND EXISTS (SELECT FROM claimants WHERE name = %(claimant)s)
+        AND given.id != ALL(%(held)s::text[])
+)
+UPDATE jobs SET
+    state = 'STARTED', attempt = attempt + 1, claimed_by = %(claimant)s, started_at = %(now)s,
+    ready = TRUE, republish_at = NULL
+FROM wanted CROSS JOIN LATERAL (SELECT * FROM payloads WHERE payloads.seq = wanted.seq) AS payload
+WHERE jobs.seq = wanted.seq
+RETURNING
+    id, task, created_at, args, queue, priority, max_attempts, timeout, run_at, expires_at,
+    context, origin, jobs.seq, state, attempt, crashes, lost,
+    started_at, NULL, claimed_by, NULL, NULL, error, progress,
+    owner, idempotency_key, fingerprint, forgiven
 
 -- finish --
 -- The fence: an attempt's end counts only for the claimant and the attempt that the job is on.
@@ -280,6 +333,7 @@ again AS (
         state = 'PENDING',
         ready = TRUE,
         run_at = NULL,
+    republish_at = NULL,
         expires_at = CASE WHEN expires_at > %(now)s THEN expires_at END,
         started_at = NULL,
         finished_at = NULL,
@@ -508,6 +562,10 @@ SELECT owner, count(*), sum(size) FROM jobs WHERE state = 'PENDING' GROUP BY own
 -- states --
 -- How several jobs stand.
 SELECT id, state, attempt FROM jobs WHERE id = ANY(%(ids)s)
+
+-- published --
+-- How many jobs a broker should have, by queue.
+SELECT queue, count(*) FROM jobs WHERE NOT ready AND republish_at IS NOT NULL GROUP BY queue
 
 -- running --
 -- What a claimant holds, and whether it has been asked to stop.

@@ -135,6 +135,10 @@ class Reads:
         """What the claimant holds: whether it has been asked to stop."""
         return dict(await self._rows(SQL["running"], {"claimant": claimant}))
 
+    async def published(self) -> dict[str, int]:
+        """See `Store.published`."""
+        return dict(await self._rows(SQL["published"], {}))
+
     async def keys(self) -> Sequence[ApiKey]:
         """See `Store.keys`."""
         return [to_key(row) for row in await self._rows(SQL["keys"], {})]

@@ -48,14 +48,17 @@ from .writes import (
     CANCEL,
     CANCEL_MANY,
     CLAIM,
+    CLAIM_THESE,
     FINISH,
     LEAVE,
     PROBE,
     PRUNE,
+    PUBLISH,
     REAP,
     RELEASE,
     RETRY,
     REVOKE_KEY,
+    UNPUBLISH,
     Sign,
 )
 
@@ -170,6 +173,22 @@ class PostgresStore:
     async def claim(self, limit: int) -> Claim:
         """See `Store.claim`. What was claimed for a caller that has gone is given back."""
         return await self._parts.writer.claim(CLAIM, RELEASE, limit)
+
+    async def claim_these(self, attempts: Sequence[tuple[JobId, int]]) -> Claim:
+        """See `Store.claim_these`; and `claim`."""
+        return await self._parts.writer.claim(CLAIM_THESE, RELEASE, attempts)
+
+    async def publish(self, limit: int, until: int) -> Claim:
+        """See `Store.publish`."""
+        return await self._parts.writer.submit(PUBLISH, (limit, until))
+
+    async def unpublish(self, queue: str, until: int) -> None:
+        """See `Store.unpublish`."""
+        await self._parts.writer.submit(UNPUBLISH, (queue, until))
+
+    async def published(self) -> dict[str, int]:
+        """See `Store.published`."""
+        return await self._parts.reads.published()
 
     async def finish(self, outcomes: Sequence[Outcome]) -> set[JobId]:
         """See `Store.finish`."""

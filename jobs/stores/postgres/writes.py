@@ -87,17 +87,63 @@ def _text(content: bytes | None) -> str | None:
 def _claim(transaction: Transaction, limits: Sequence[int]) -> list[Claim]:
     me, now = transaction.claimant, transaction.now
     claims: list[list[Job]] = []
-    if transaction.fetch("next_due")[0][0] is not None:
-        transaction.run("promote", now=now)
-    held = [job_id for job_id, _ in transaction.held.items() - set(transaction.gave)]
+    _promote(transaction)
+    held = _held(transaction)
     for limit in limits:
         rows = transaction.fetch("claim", claimant=me, now=now, held=held, limit=max(limit, 0))
-        jobs = sorted(map(to_job, rows), key=lambda job: (-job.priority, job.seq))
+        jobs = _best_first(rows)
         transaction.took += [(job.id, job.attempt) for job in jobs]
         transaction.news |= Wake.TOLD if jobs else Wake(0)
         claims.append(jobs)
     ((due,),) = transaction.fetch("next_due")
     return [Claim(jobs, due) for jobs in claims]
+
+
+def _promote(transaction: Transaction) -> None:
+    if transaction.fetch("next_due")[0][0] is not None:
+        transaction.run("promote", now=transaction.now)
+
+
+def _held(transaction: Transaction) -> list[JobId]:
+    """What still runs here, though others may have taken it."""
+    return [job_id for job_id, _ in transaction.held.items() - set(transaction.gave)]
+
+
+def _best_first(rows: Iterable[Sequence[Any]]) -> list[Job]:
+    return sorted(map(to_job, rows), key=lambda job: (-job.priority, job.seq))
+
+
+def _publish(transaction: Transaction, requests: Sequence[tuple[int, int]]) -> list[Claim]:
+    _promote(transaction)
+    published = [
+        _best_first(transaction.fetch("publish", now=transaction.now, limit=limit, until=until))
+        for limit, until in requests
+    ]
+    ((due,),) = transaction.fetch("next_due")
+    return [Claim(jobs, due) for jobs in published]
+
+
+def _unpublish(transaction: Transaction, requests: Sequence[tuple[str, int]]) -> list[None]:
+    for queue, until in requests:
+        if transaction.run("unpublish", queue=queue, until=until):
+            transaction.wake |= Wake.WORK
+    return [None] * len(requests)
+
+
+def _claim_these(
+    transaction: Transaction, requests: Sequence[Sequence[tuple[JobId, int]]]
+) -> list[Claim]:
+    me, now, held = transaction.claimant, transaction.now, _held(transaction)
+    claims = []
+    for named in requests:
+        attempts = json.dumps([{"id": job_id, "attempt": number} for job_id, number in named])
+        jobs = _best_first(
+            transaction.fetch("claim_these", claimant=me, now=now, held=held, attempts=attempts)
+        )
+        transaction.took += [(job.id, job.attempt) for job in jobs]
+        transaction.news |= Wake.TOLD if jobs else Wake(0)
+        claims.append(Claim(jobs))
+    return claims
 
 
 def _finish(transaction: Transaction, requests: Sequence[Sequence[Outcome]]) -> list[set[JobId]]:
@@ -344,3 +390,6 @@ ADD_KEY: Verb[ApiKey, None] = Verb(10, _add_key)
 REVOKE_KEY: Verb[str, bool] = Verb(11, _revoke_key)
 BEAT = Verb(12, _beat, durable=False)
 LEAVE = Verb(13, _leave)
+PUBLISH: Verb[tuple[int, int], Claim] = Verb(14, _publish)
+CLAIM_THESE: Verb[Sequence[tuple[JobId, int]], Claim] = Verb(15, _claim_these)
+UNPUBLISH: Verb[tuple[str, int], None] = Verb(16, _unpublish)

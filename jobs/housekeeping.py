@@ -1,0 +1,33 @@
+"""What is done for a store on the side, whoever runs its jobs."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from time import monotonic
+
+from .errors import StoreError
+from .model import JobId, now_ms
+from .protocols import Store
+
+log = logging.getLogger("jobs.dispatcher")
+
+REAP_EVERY = 1.0  #: seconds between looks for dead claimants and expired jobs
+PRUNE_EVERY = 60.0  #: seconds between deletions of jobs past their retention
+
+
+async def keep_house(
+    store: Store, *, retention: float, changed: Callable[[Iterable[JobId]], None]
+) -> None:
+    """Put back what dead processes held, revoke what expired, forget what ended more than `retention` seconds
+    ago; until cancelled."""
+    prune_at = monotonic() + PRUNE_EVERY
+    while True:
+        try:
+            changed(await store.reap())
+            if monotonic() >= prune_at:
+                while await store.prune(now_ms() - round(1000 * retention)):
+                    pass
+                prune_at = monotonic() + PRUNE_EVERY
+        except StoreError as error:
+            log.warning("housekeeping put off: %s", error)
+        await asyncio.sleep(REAP_EVERY)
