@@ -348,6 +348,39 @@ async def test_no_end_of_a_job_is_missed(backend: Backend, store: Store, how: st
     assert news.events[-1] == (await events_of(store, job))[-1]
 
 
+async def test_what_processes_do_at_the_same_time_is_told_once_and_whole(
+    backend: Backend, store: Store
+) -> None:
+    others = [await backend.open() for _ in range(3)]
+    mark = (await store.news(None)).mark
+    told: dict[str, list[JobEvent]] = {}
+    jobs: list[Job] = []
+
+    async def work(other: Store) -> None:
+        for _ in range(15):
+            mine = new_jobs(3)
+            jobs.extend(mine)
+            await other.add(mine)
+            claimed = (await other.claim(3)).jobs
+            await other.say([Progress(job.id, job.attempt, "1") for job in claimed])
+            await asyncio.gather(*(other.finish([ended(job)]) for job in claimed))
+
+    working = asyncio.gather(*map(work, others))
+    while True:
+        over = working.done()
+        news = await store.news(mark)
+        mark = news.mark
+        for event in news.events:
+            if event.kind is not STARTED:  # is told each time
+                told.setdefault(event.job_id, []).append(event)
+        if over:
+            break
+    await working
+    for job in jobs:
+        events = [event for event in await events_of(store, job) if event.kind is not STARTED]
+        assert told[job.id] == events
+
+
 async def test_news_go_on_when_all_that_has_ended_is_deleted(store: Store) -> None:
     for job in [await claimed_one(store) for _ in range(3)]:
         await store.say([Progress(job.id, 1, "1")])

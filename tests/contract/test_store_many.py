@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.errors import StoreError
+from jobs.errors import JobNotFound, StoreError
+from jobs.events import START
 from jobs.model import ENDED, ErrorKind, Job, JobId, JobQuery, JobState, Queued, new_job_id, now_ms
 from jobs.protocols import Store, Wake
 from tests.store_play import (
@@ -200,6 +201,25 @@ async def test_jobs_are_found_by_their_ids_and_all_else_that_narrows(
     for unlike in {*ENDED, JobState.STARTED, JobState.RETRY, JobState.PENDING} - {state}:
         if state is not None:
             assert (await store.find(JobQuery(ids=wanted, state=unlike))).jobs == []
+
+
+async def test_nothing_is_found_by_what_no_text_of_ours_holds(store: Store) -> None:
+    job, odd = new_job(), JobId("a\0b")
+    await store.add([job])
+    for read in (store.get, store.attempts, store.log, store.cancel):
+        with pytest.raises(JobNotFound):
+            await read(odd)
+    with pytest.raises(JobNotFound):
+        await store.events(odd, START)
+    assert await store.states([odd, job.id]) == {job.id: JobState.PENDING}
+    for query in (
+        JobQuery(task="\0"),
+        JobQuery(queue="\0"),
+        JobQuery(owner="\0"),
+        JobQuery(ids=[odd]),
+    ):
+        assert (await store.find(query)).jobs == []
+    assert await store.retry([odd]) == await store.cancel_many([odd]) == set()
 
 
 # add: batches with keys

@@ -9,7 +9,9 @@ from typing import Any
 
 import psycopg
 from psycopg import errors
+from psycopg.abc import Buffer
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.types.string import StrDumperUnknown
 
 from jobs.errors import ConfigurationError, DatabaseUnusable, StoreBusy, StoreError, StoreFull
 
@@ -139,6 +141,14 @@ async def prepare_async(connection: psycopg.AsyncConnection[Any], settings: str)
 
 def _suit(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
     connection.prepare_threshold = 1
+    connection.adapters.register_dumper(str, _Text)
+
+
+class _Text(StrDumperUnknown):
+    """A text may not hold a NUL here: nothing is found by one, which is no failure of the database."""
+
+    def dump(self, obj: str) -> Buffer | None:
+        return super().dump(obj.replace("\0", "\ufffd"))
 
 
 def is_unreachable(error: psycopg.Error) -> bool:
