@@ -13,7 +13,7 @@ from jobs import __version__
 from jobs.errors import InvalidArguments
 from jobs.registry import Task
 
-from . import render
+from . import render, sse
 from .body import JSON_LINES
 from .examples import example
 from .job_request import JobRequest
@@ -44,6 +44,8 @@ each problem's `type` is an address that explains it.
 
 _LINES = {"type": "string", "description": "One JSON object a line."}
 
+_EVENTS = {"type": "string", "description": "Server-sent events (WHATWG HTML, 9.2)."}
+
 _HEADERS: dict[str, Json] = {
     "Location": {
         "description": "Where the job is.",
@@ -63,7 +65,40 @@ _HEADERS: dict[str, Json] = {
         "schema": {"type": "string"},
     },
     "Allow": {"description": "The methods that the address takes.", "schema": {"type": "string"}},
+    "Vary": {
+        "description": "Which headers of the request made the answer what it is.",
+        "schema": {"type": "string"},
+    },
+    "Cache-Control": {
+        "description": "How it may be kept (RFC 9111).",
+        "schema": {"type": "string"},
+    },
+    "Last-Modified": {"description": "When the file was made.", "schema": {"type": "string"}},
+    "X-Content-Type-Options": {
+        "description": "No browser shall take it for another type.",
+        "schema": {"const": "nosniff"},
+    },
+    "X-Accel-Buffering": {
+        "description": "No proxy shall gather events.",
+        "schema": {"const": "no"},
+    },
+    "Content-Security-Policy": {
+        "description": "What a browser may load for the page.",
+        "schema": {"type": "string"},
+    },
+    "Referrer-Policy": {"description": "What links tell.", "schema": {"type": "string"}},
+    "RateLimit": {
+        "description": "How many requests are left, and when all are (draft-ietf-httpapi-ratelimit-headers).",
+        "schema": {"type": "string"},
+    },
+    "RateLimit-Policy": {
+        "description": "How many requests in how many seconds (setting: rate_limit).",
+        "schema": {"type": "string"},
+    },
 }
+
+OF_PROBLEMS = ("Cache-Control", "X-Content-Type-Options")
+OF_ALL = ("RateLimit", "RateLimit-Policy")  #: where there is a rate limit
 
 
 SECURITY = {
@@ -205,6 +240,7 @@ class _Writer:
             first = responses.setdefault(str(answer.status), made)
             if first is not made:  # the same in another form
                 first["content"] |= made["content"]
+                first["headers"] |= made["headers"]
         by_status: dict[int, list[ProblemType]] = defaultdict(list)
         for kind in route.problems:
             by_status[kind.status].append(kind)
@@ -219,10 +255,12 @@ class _Writer:
     def _answer(self, answer: Answer) -> Json:
         schema = self._schemas[answer.model.__name__] if answer.model else {}
         made: Json = {"description": answer.description}
-        if answer.media_type:
+        if answer.media_type == sse.MEDIA_TYPE:
+            # As OpenAPI 3.2 has it in `itemSchema`: the schema is that of the data of one event.
+            made["content"] = {answer.media_type: {"schema": _EVENTS, "x-itemSchema": schema}}
+        elif answer.media_type:
             made["content"] = {answer.media_type: {"schema": schema}}
-        if answer.headers:
-            made["headers"] = {n: {"$ref": f"#/components/headers/{n}"} for n in answer.headers}
+        made["headers"] = _headers(*answer.headers, *OF_ALL)
         return made
 
     def _name(self, wanted: str) -> str:
@@ -277,7 +315,13 @@ def _problem_response(title: str, kinds: Iterable[ProblemType]) -> Json:
     }
     if examples:
         content["examples"] = examples
-    made: Json = {"description": title, "content": {"application/problem+json": content}}
-    if headers := sorted({name for kind in kinds for name in kind.headers}):
-        made["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in headers}
-    return made
+    of_kinds = sorted({name for kind in kinds for name in kind.headers})
+    return {
+        "description": title,
+        "content": {"application/problem+json": content},
+        "headers": _headers(*of_kinds, *OF_PROBLEMS, *OF_ALL),
+    }
+
+
+def _headers(*names: str) -> Json:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}

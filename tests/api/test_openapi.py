@@ -173,6 +173,7 @@ VALUES: list[Any] = [
     {"colour": "red", "width": 10, "ink": 1}, {"customer": "a", "pens": []}, {"customer": "", "pens": []},
     {"customer": "a", "pens": [{"colour": "red"}] * 4}, {"customer": "a"},
     {"customer": "a", "pens": [{"colour": "red", "width": "1"}]},
+    {"customer": "a", "pens": [{"colour": "red", "ink": 1}], "ink": 1},
     *TEXTS, *NUMBERS, *TIMES, *IDENTS, *AMOUNTS,
 ]  # fmt: skip
 PARAMETERS = [
