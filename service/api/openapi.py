@@ -20,7 +20,7 @@ from .job_request import JobRequest
 from .json_schema import Wanted, components
 from .problems import ANYWHERE, INVALID, ProblemType
 from .routes import Answer, Parameter, Route
-from .schemas import ProblemObject
+from .schemas import JobObject, ProblemObject
 from .submission_schema import for_tasks
 
 Json = dict[str, Any]
@@ -128,6 +128,15 @@ class _Writer:
         self._tasks = sorted(tasks, key=lambda task: task.name)
         self._schemas, self._shared = components(list(self._wanted()))
         self._operations: set[str] = set()
+        self._links = {
+            route.name: {
+                "operationId": route.name,
+                "parameters": {"job_id": "$response.body#/id"},
+                "description": route.summary + ".",
+            }
+            for route in routes
+            if "<job_id>" in route.path
+        }
         self._shared[JobRequest.__name__] = for_tasks(
             self._shared[JobRequest.__name__],
             self._tasks,
@@ -170,6 +179,7 @@ class _Writer:
                     **{kind.slug: _problem_response(kind.title + ".", (kind,)) for kind in used},
                 },
                 "headers": _HEADERS,
+                "links": self._links,
                 "securitySchemes": SECURITY,
             },
         }
@@ -261,6 +271,8 @@ class _Writer:
         elif answer.media_type:
             made["content"] = {answer.media_type: {"schema": schema}}
         made["headers"] = _headers(*answer.headers, *OF_ALL)
+        if answer.model is JobObject:
+            made["links"] = {name: {"$ref": f"#/components/links/{name}"} for name in self._links}
         return made
 
     def _name(self, wanted: str) -> str:

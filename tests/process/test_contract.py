@@ -42,7 +42,9 @@ def behind_keys(start: Starter) -> tuple[Running, str]:
 
 @pytest.mark.timeout(150)
 def test_the_document_says_what_the_server_does(open_to_all: Running, tmp_path: Path) -> None:
-    _schemathesis(open_to_all, tmp_path, "--phases=examples,coverage,fuzzing", "--seed=1", "-n3")
+    _schemathesis(
+        open_to_all, tmp_path, "--phases=examples,coverage,fuzzing,stateful", "--seed=1", "-n3"
+    )
 
 
 @pytest.mark.timeout(150)
@@ -51,7 +53,9 @@ def test_so_it_does_where_a_key_is_wanted(behind_keys: tuple[Running, str], tmp_
     service, key = behind_keys
     seed = random.randrange(2**32)
     given = f"--header=Authorization: Bearer {key}"
-    _schemathesis(service, tmp_path, "--phases=examples,fuzzing", f"--seed={seed}", "-n6", given)
+    _schemathesis(
+        service, tmp_path, "--phases=examples,fuzzing,stateful", f"--seed={seed}", "-n6", given
+    )
 
 
 def _schemathesis(service: Running, folder: Path, *options: str) -> None:
