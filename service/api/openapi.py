@@ -16,6 +16,7 @@ from jobs.registry import Task
 from . import render, sse
 from .body import JSON_LINES
 from .examples import example
+from .headers import HEADERS, OF_ALL, OF_PROBLEMS, references
 from .job_request import JobRequest
 from .json_schema import Wanted, components
 from .problems import ANYWHERE, INVALID, ProblemType
@@ -45,61 +46,6 @@ each problem's `type` is an address that explains it.
 _LINES = {"type": "string", "description": "One JSON object a line."}
 
 _EVENTS = {"type": "string", "description": "Server-sent events (WHATWG HTML, 9.2)."}
-
-_HEADERS: dict[str, Json] = {
-    "Location": {
-        "description": "Where the job is.",
-        "schema": {"type": "string", "format": "uri-reference"},
-    },
-    "Retry-After": {
-        "description": "Seconds after which it is worth asking again; absent once the job has ended.",
-        "schema": {"type": "integer", "minimum": 1},
-    },
-    "Preference-Applied": {
-        "description": "Which preferences of the request's Prefer header were honoured (RFC 7240).",
-        "schema": {"type": "string"},
-    },
-    "ETag": {"description": "Names this state of the job.", "schema": {"type": "string"}},
-    "WWW-Authenticate": {
-        "description": "How a caller makes itself known (RFC 6750).",
-        "schema": {"type": "string"},
-    },
-    "Allow": {"description": "The methods that the address takes.", "schema": {"type": "string"}},
-    "Vary": {
-        "description": "Which headers of the request made the answer what it is.",
-        "schema": {"type": "string"},
-    },
-    "Cache-Control": {
-        "description": "How it may be kept (RFC 9111).",
-        "schema": {"type": "string"},
-    },
-    "Last-Modified": {"description": "When the file was made.", "schema": {"type": "string"}},
-    "X-Content-Type-Options": {
-        "description": "No browser shall take it for another type.",
-        "schema": {"const": "nosniff"},
-    },
-    "X-Accel-Buffering": {
-        "description": "No proxy shall gather events.",
-        "schema": {"const": "no"},
-    },
-    "Content-Security-Policy": {
-        "description": "What a browser may load for the page.",
-        "schema": {"type": "string"},
-    },
-    "Referrer-Policy": {"description": "What links tell.", "schema": {"type": "string"}},
-    "RateLimit": {
-        "description": "How many requests are left, and when all are (draft-ietf-httpapi-ratelimit-headers).",
-        "schema": {"type": "string"},
-    },
-    "RateLimit-Policy": {
-        "description": "How many requests in how many seconds (setting: rate_limit).",
-        "schema": {"type": "string"},
-    },
-}
-
-OF_PROBLEMS = ("Cache-Control", "X-Content-Type-Options")
-OF_ALL = ("RateLimit", "RateLimit-Policy")  #: where there is a rate limit
-
 
 SECURITY = {
     "key": {
@@ -178,7 +124,7 @@ class _Writer:
                     "problem": _problem_response("Another problem.", ANYWHERE),
                     **{kind.slug: _problem_response(kind.title + ".", (kind,)) for kind in used},
                 },
-                "headers": _HEADERS,
+                "headers": HEADERS,
                 "links": self._links,
                 "securitySchemes": SECURITY,
             },
@@ -270,7 +216,7 @@ class _Writer:
             made["content"] = {answer.media_type: {"schema": _EVENTS, "x-itemSchema": schema}}
         elif answer.media_type:
             made["content"] = {answer.media_type: {"schema": schema}}
-        made["headers"] = _headers(*answer.headers, *OF_ALL)
+        made["headers"] = references(*answer.headers, *OF_ALL)
         if answer.model is JobObject:
             made["links"] = {name: {"$ref": f"#/components/links/{name}"} for name in self._links}
         return made
@@ -331,9 +277,5 @@ def _problem_response(title: str, kinds: Iterable[ProblemType]) -> Json:
     return {
         "description": title,
         "content": {"application/problem+json": content},
-        "headers": _headers(*of_kinds, *OF_PROBLEMS, *OF_ALL),
+        "headers": references(*of_kinds, *OF_PROBLEMS, *OF_ALL),
     }
-
-
-def _headers(*names: str) -> Json:
-    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}

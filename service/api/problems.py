@@ -19,7 +19,7 @@ class ProblemType:
     status: int
     title: str
     help: str
-    headers: tuple[str, ...] = ()  #: that come with it; `openapi` says what they are
+    headers: tuple[str, ...] = ()  #: that come with it; `headers` says what they are
 
 
 MALFORMED_REQUEST = ProblemType(
