@@ -56,7 +56,6 @@ HEADERS: dict[str, Json] = {
 }
 
 OF_PROBLEMS = ("Cache-Control", "X-Content-Type-Options")
-OF_ALL = ("RateLimit", "RateLimit-Policy")  #: where there is a rate limit
 
 
 def references(*names: str) -> Json:

@@ -16,7 +16,7 @@ from jobs.registry import Task
 from . import render, sse
 from .body import JSON_LINES
 from .examples import example
-from .headers import HEADERS, OF_ALL, OF_PROBLEMS, references
+from .headers import HEADERS, OF_PROBLEMS, references
 from .job_request import JobRequest
 from .json_schema import Wanted, components
 from .problems import ANYWHERE, INVALID, ProblemType
@@ -40,7 +40,7 @@ Callers send an API key, `Authorization: Bearer qj_…`, where the service wants
 key's owner; another's job is a `404`.
 
 JSON may be nested 64 levels deep, and its strings hold no NUL. Errors are `application/problem+json`;
-each problem's `type` is an address that explains it.
+each problem's `type` is an address that explains it. Where there is a rate limit, every answer has `RateLimit`.
 """
 
 _LINES = {"type": "string", "description": "One JSON object a line."}
@@ -216,7 +216,7 @@ class _Writer:
             made["content"] = {answer.media_type: {"schema": _EVENTS, "x-itemSchema": schema}}
         elif answer.media_type:
             made["content"] = {answer.media_type: {"schema": schema}}
-        made["headers"] = references(*answer.headers, *OF_ALL)
+        made["headers"] = references(*answer.headers)
         if answer.model is JobObject:
             made["links"] = {name: {"$ref": f"#/components/links/{name}"} for name in self._links}
         return made
@@ -277,5 +277,5 @@ def _problem_response(title: str, kinds: Iterable[ProblemType]) -> Json:
     return {
         "description": title,
         "content": {"application/problem+json": content},
-        "headers": references(*of_kinds, *OF_PROBLEMS, *OF_ALL),
+        "headers": references(*of_kinds, *OF_PROBLEMS),
     }

@@ -153,7 +153,7 @@ RATE_LIMITED = ProblemType(
     429,
     "Too many requests from one client",
     "Nothing was done. Send the request again after the seconds in Retry-After (setting: rate_limit).",
-    headers=("Retry-After",),
+    headers=("Retry-After", "RateLimit", "RateLimit-Policy"),
 )
 OWNER_QUEUE_FULL = ProblemType(
     "owner-queue-full",
