@@ -35,11 +35,11 @@ SECONDS = int(os.environ.get("BENCH_SECONDS", "6"))
 BODY = json.dumps({"to": "someone@example.org", "template": "welcome", "n": 42})
 
 
-def wrk(url: str, where: Path, *, body: str = BODY, seconds: int = 1) -> float:
-    """Posts a second. Any answer but 2xx is fatal."""
+def wrk(url: str, where: Path, *, body: str = BODY, seconds: int = 1, more: str = "") -> float:
+    """Posts a second. Any answer but 2xx is fatal. `more` is put before wrk's script."""
     script = where / "wrk.lua"
     script.write_text(
-        f"wrk.method='POST' wrk.body='{body}' wrk.headers['Content-Type']='application/json' "
+        f"{more} wrk.method='POST' wrk.body='{body}' wrk.headers['Content-Type']='application/json' "
         "done = function(s, l, r) io.write(string.format('%d %d %d\\n', s.requests, s.duration,"
         " s.errors.status + s.errors.connect + s.errors.read + s.errors.timeout)) end"
     )

@@ -25,7 +25,7 @@ from .forms import held_to_forms
 from .json_writer import JsonWriter
 from .pointers import MAX_PROBLEMS, problems_of
 
-_CONFIG = ConfigDict(extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
+_CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 
 
 class Signature:
@@ -78,7 +78,8 @@ class Signature:
         }
         name = re.sub(r"\W", "_", self._task) + "_Arguments"
         make: Any = TypedDict
-        made = make(name, fields)
+        # Not closed by its config: dataclasses in it would inherit that, but not those within a model.
+        made = make(name, fields, closed=True)
         made.__module__ = self._fn.__module__
         made.__pydantic_config__ = _CONFIG | {"title": f"{self._task}.Arguments"}
         return made

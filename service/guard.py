@@ -18,8 +18,8 @@ from .api.problems import (
 from .asgi import App, Message, Receive, Send, refuse
 from .rate import SECOND, RateLimiter, Verdict
 
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-"""Those of RFC 9110 that an app answers, and PATCH (RFC 5789)."""
+METHODS = frozenset({"GET", "HEAD", "QUERY", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Those of RFC 9110 that an app answers, PATCH (RFC 5789), and QUERY: a GET with a body."""
 
 _LENGTH, _CODING = 1, 2
 _FRAMING = {b"content-length": _LENGTH, b"transfer-encoding": _CODING}

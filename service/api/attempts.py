@@ -26,6 +26,7 @@ routes = Routes("Jobs")
 
 _MOST = 2**31 - 1
 _TEXT, _JSON = "text/plain", "application/json"
+_HEADERS = ("Vary", "X-Content-Type-Options")
 
 NUMBER = Parameter(
     "attempt",
@@ -59,15 +60,23 @@ async def get_attempts(job_id: str) -> Response:
     " `Accept: text/event-stream` what they write from now on too: `log` events, and `finished`.",
     parameters=(JOB_ID, NUMBER, LAST_EVENT_ID),
     answers=(
-        Answer(200, "What they wrote, in UTF-8.", media_type=_TEXT),
-        Answer(200, "The same by attempt.", LogList),
-        Answer(200, "The same, and on.", EventObject, media_type=sse.MEDIA_TYPE),
+        Answer(200, "What they wrote, in UTF-8.", media_type=_TEXT, headers=_HEADERS),
+        Answer(200, "The same by attempt.", LogList, headers=_HEADERS),
+        Answer(
+            200,
+            "The same, and on.",
+            EventObject,
+            media_type=sse.MEDIA_TYPE,
+            headers=(*_HEADERS, *sse.HEADERS),
+        ),
         NOTHING_MORE,
     ),
     problems=(UNKNOWN_JOB, INVALID, TOO_MANY_STREAMS, UNAVAILABLE),
 )
 async def get_logs(job_id: str) -> Response:
-    number, job = _number(), await visible_job(job_id)
+    number = _number()
+    sse.last_event_id()  # what is wrong is told, whatever the form of the answer
+    job = await visible_job(job_id)
     store = running().store
     form = current_request().accept_mimetypes.best_match((_TEXT, _JSON, sse.MEDIA_TYPE), _TEXT)
     if form == sse.MEDIA_TYPE:

@@ -29,7 +29,7 @@ TABLE: tuple[Route, ...] = (
 )
 """Every route of the API."""
 
-_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
+_METHODS = ("GET", "HEAD", "QUERY", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 
 
 _TAKES_KEYS = "jobs_api_takes_keys"

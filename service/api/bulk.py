@@ -76,10 +76,9 @@ class _Filter(TypedDict):
     limit: NotRequired[
         Annotated[
             StrictInt,
-            BeforeValidator(whole_number),
+            Field(ge=1, le=MAX_LIMIT),
+            BeforeValidator(whole_number),  # last: pydantic forgets the schema of bounds around it
             Field(
-                ge=1,
-                le=MAX_LIMIT,
                 description=f"How many jobs at most, the newest of each state first; {DEFAULT_LIMIT} if left out.",
             ),
         ]

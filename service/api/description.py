@@ -29,6 +29,11 @@ _PAGE = """\
 </html>
 """
 
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
+
 _written: tuple[tuple[tuple[Task[..., Any], ...], bool], bytes] = (((), False), b"")
 
 
@@ -60,7 +65,7 @@ async def openapi_json() -> Response:
     parameters=(
         Parameter("slug", "The end of a problem's `type`.", {"enum": list(TYPES)}, place="path"),
     ),
-    answers=(Answer(200, "A page about it.", media_type="text/html"),),
+    answers=(Answer(200, "A page about it.", media_type="text/html", headers=tuple(_HEADERS)),),
     problems=(NOT_FOUND,),
 )
 async def problem_page(slug: str) -> Response:
@@ -74,9 +79,6 @@ async def problem_page(slug: str) -> Response:
     )
     return Response(
         page,
-        headers={
-            "Content-Security-Policy": "default-src 'none'; base-uri 'none'; frame-ancestors 'none'",
-            "X-Content-Type-Options": "nosniff",
-        },
+        headers=_HEADERS,
         content_type="text/html; charset=utf-8",
     )

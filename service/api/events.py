@@ -22,6 +22,14 @@ routes = Routes("Events")
 
 _KINDS = "`submitted`, `started`, `progress`, `log`, `attempt_ended`, `finished` and, before it starts again, `retried`"
 
+STREAM = Answer(
+    200,
+    "What happens, as it happens.",
+    EventObject,
+    media_type=sse.MEDIA_TYPE,
+    headers=tuple(sse.HEADERS),
+)
+
 FILTERS = (
     Parameter("task", "Only of jobs of this task.", TEXT),
     Parameter("queue", "Only of jobs of this queue.", TEXT),
@@ -42,7 +50,7 @@ FILTERS = (
     " once and in order, and the answer ends after `finished`; if it ends before, come again with the last id.",
     parameters=(JOB_ID, LAST_EVENT_ID),
     answers=(
-        Answer(200, "What happens, as it happens.", EventObject, media_type=sse.MEDIA_TYPE),
+        STREAM,
         NOTHING_MORE,
     ),
     problems=(UNKNOWN_JOB, INVALID, TOO_MANY_STREAMS, UNAVAILABLE),
@@ -59,7 +67,7 @@ async def follow_job(job_id: str) -> Response:
     description="The events of the jobs that the caller may see, from now on. They have no ids, as those of different"
     " jobs have no lasting order: what was missed, the jobs' own streams and `GET /jobs` tell.",
     parameters=FILTERS,
-    answers=(Answer(200, "What happens, as it happens.", EventObject, media_type=sse.MEDIA_TYPE),),
+    answers=(STREAM,),
     problems=(INVALID, TOO_MANY_STREAMS, UNAVAILABLE),
 )
 async def follow_all() -> Response:

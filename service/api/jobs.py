@@ -5,7 +5,6 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 from quart import Response, request
-from werkzeug.exceptions import PreconditionFailed
 
 from jobs import strict_json
 from jobs.errors import InvalidArguments, InvalidJson, Problem
@@ -34,6 +33,7 @@ from .problems import (
     MEDIA_TYPE,
     NO_RESULT,
     NOT_READY,
+    PRECONDITION,
     QUEUING,
     SUBMITTING,
     TOO_LARGE,
@@ -42,7 +42,7 @@ from .problems import (
     UNKNOWN_TASK,
     Refusal,
 )
-from .render import error_object, job_object, job_response, json_response
+from .render import error_object, if_changed, job_object, job_response, json_response
 from .routes import Answer, Parameter, Routes, root
 from .run_times import run_times
 from .schemas import EXAMPLE_ID, JobList, JobObject
@@ -67,15 +67,17 @@ SUBMITTED = (
         200,
         "The job has ended within the seconds of `Prefer: wait`.",
         JobObject,
-        headers=("Location", "Preference-Applied"),
+        headers=("Location", "Preference-Applied", "Vary"),
     ),
     Answer(
         202,
         "The job is stored, and will run.",
         JobObject,
-        headers=("Location", "Retry-After", "Preference-Applied"),
+        headers=("Location", "Retry-After", "Preference-Applied", "Vary"),
     ),
 )
+
+_OF_JOB = ("ETag", "Preference-Applied", "Vary", "Cache-Control")
 
 REFUSED = (
     MALFORMED,
@@ -172,10 +174,10 @@ async def list_jobs() -> Response:
     description="With the `ETag` of an earlier answer in `If-None-Match`, an unchanged job is a `304` without a body.",
     parameters=(JOB_ID, WAIT, IF_NONE_MATCH),
     answers=(
-        Answer(200, "The job.", JobObject, headers=("ETag", "Retry-After", "Preference-Applied")),
-        Answer(304, "The job is as it was.", headers=("ETag", "Retry-After"), media_type=""),
+        Answer(200, "The job.", JobObject, headers=("Retry-After", *_OF_JOB)),
+        Answer(304, "The job is as it was.", headers=("Retry-After", *_OF_JOB), media_type=""),
     ),
-    problems=(UNKNOWN_JOB, UNAVAILABLE),
+    problems=(UNKNOWN_JOB, PRECONDITION, UNAVAILABLE),
 )
 async def get_job(job_id: str) -> Response:
     jobs, preferences = running(), Preferences.of_request()
@@ -185,10 +187,7 @@ async def get_job(job_id: str) -> Response:
     response = preferences.applied_to(job_response(job, root()), "wait")
     response.headers["Cache-Control"] = "no-cache"
     await response.add_etag()
-    response = await response.make_conditional(request)
-    if response.status_code == 412:
-        raise PreconditionFailed
-    return response
+    return await if_changed(response)
 
 
 @routes.add(
@@ -198,7 +197,13 @@ async def get_job(job_id: str) -> Response:
     scope=Scope.READ,
     description="The JSON that the task returned, exactly as it was stored.",
     parameters=(JOB_ID,),
-    answers=(Answer(200, "The result: JSON as the task's `result` schema says."),),
+    answers=(
+        Answer(
+            200,
+            "The result: JSON as the task's `result` schema says.",
+            headers=("X-Content-Type-Options",),
+        ),
+    ),
     problems=(UNKNOWN_JOB, NOT_READY, NO_RESULT, UNAVAILABLE),
 )
 async def get_result(job_id: str) -> Response:

@@ -93,4 +93,8 @@ def components(
     made, shared = TypeAdapter.json_schemas(
         wanted, ref_template="#/components/schemas/{model}", schema_generator=PublishedSchema
     )
-    return {str(key): value for (key, _mode), value in made.items()}, shared.get("$defs", {})
+    named = shared.get("$defs", {})
+    for name, part in named.items():
+        if name.endswith(("-Input", "-Output")):
+            part["title"] = name  # two by one title, and a generated client has only the first
+    return {str(key): value for (key, _mode), value in made.items()}, named

@@ -31,7 +31,7 @@ PARAMETERS = (
     Parameter(
         "cursor",
         "From `links.next`: goes on after that page.",
-        {"type": "string", "pattern": "^[A-Za-z0-9_-]{16}$"},
+        {"type": "string", "pattern": cursor.PATTERN},
     ),
 )
 

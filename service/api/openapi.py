@@ -13,14 +13,15 @@ from jobs import __version__
 from jobs.errors import InvalidArguments
 from jobs.registry import Task
 
-from . import render
+from . import render, sse
 from .body import JSON_LINES
 from .examples import example
+from .headers import HEADERS, OF_PROBLEMS, references
 from .job_request import JobRequest
 from .json_schema import Wanted, components
 from .problems import ANYWHERE, INVALID, ProblemType
 from .routes import Answer, Parameter, Route
-from .schemas import ProblemObject
+from .schemas import JobObject, ProblemObject
 from .submission_schema import for_tasks
 
 Json = dict[str, Any]
@@ -39,32 +40,12 @@ Callers send an API key, `Authorization: Bearer qj_…`, where the service wants
 key's owner; another's job is a `404`.
 
 JSON may be nested 64 levels deep, and its strings hold no NUL. Errors are `application/problem+json`;
-each problem's `type` is an address that explains it.
+each problem's `type` is an address that explains it. Where there is a rate limit, every answer has `RateLimit`.
 """
 
 _LINES = {"type": "string", "description": "One JSON object a line."}
 
-_HEADERS: dict[str, Json] = {
-    "Location": {
-        "description": "Where the job is.",
-        "schema": {"type": "string", "format": "uri-reference"},
-    },
-    "Retry-After": {
-        "description": "Seconds after which it is worth asking again; absent once the job has ended.",
-        "schema": {"type": "integer", "minimum": 1},
-    },
-    "Preference-Applied": {
-        "description": "Which preferences of the request's Prefer header were honoured (RFC 7240).",
-        "schema": {"type": "string"},
-    },
-    "ETag": {"description": "Names this state of the job.", "schema": {"type": "string"}},
-    "WWW-Authenticate": {
-        "description": "How a caller makes itself known (RFC 6750).",
-        "schema": {"type": "string"},
-    },
-    "Allow": {"description": "The methods that the address takes.", "schema": {"type": "string"}},
-}
-
+_EVENTS = {"type": "string", "description": "Server-sent events (WHATWG HTML, 9.2)."}
 
 SECURITY = {
     "key": {
@@ -93,6 +74,15 @@ class _Writer:
         self._tasks = sorted(tasks, key=lambda task: task.name)
         self._schemas, self._shared = components(list(self._wanted()))
         self._operations: set[str] = set()
+        self._links = {
+            route.name: {
+                "operationId": route.name,
+                "parameters": {"job_id": "$response.body#/id"},
+                "description": route.summary + ".",
+            }
+            for route in routes
+            if "<job_id>" in route.path
+        }
         self._shared[JobRequest.__name__] = for_tasks(
             self._shared[JobRequest.__name__],
             self._tasks,
@@ -134,7 +124,8 @@ class _Writer:
                     "problem": _problem_response("Another problem.", ANYWHERE),
                     **{kind.slug: _problem_response(kind.title + ".", (kind,)) for kind in used},
                 },
-                "headers": _HEADERS,
+                "headers": HEADERS,
+                "links": self._links,
                 "securitySchemes": SECURITY,
             },
         }
@@ -205,6 +196,7 @@ class _Writer:
             first = responses.setdefault(str(answer.status), made)
             if first is not made:  # the same in another form
                 first["content"] |= made["content"]
+                first["headers"] |= made["headers"]
         by_status: dict[int, list[ProblemType]] = defaultdict(list)
         for kind in route.problems:
             by_status[kind.status].append(kind)
@@ -219,10 +211,14 @@ class _Writer:
     def _answer(self, answer: Answer) -> Json:
         schema = self._schemas[answer.model.__name__] if answer.model else {}
         made: Json = {"description": answer.description}
-        if answer.media_type:
+        if answer.media_type == sse.MEDIA_TYPE:
+            # As OpenAPI 3.2 has it in `itemSchema`: the schema is that of the data of one event.
+            made["content"] = {answer.media_type: {"schema": _EVENTS, "x-itemSchema": schema}}
+        elif answer.media_type:
             made["content"] = {answer.media_type: {"schema": schema}}
-        if answer.headers:
-            made["headers"] = {n: {"$ref": f"#/components/headers/{n}"} for n in answer.headers}
+        made["headers"] = references(*answer.headers)
+        if answer.model is JobObject:
+            made["links"] = {name: {"$ref": f"#/components/links/{name}"} for name in self._links}
         return made
 
     def _name(self, wanted: str) -> str:
@@ -277,7 +273,9 @@ def _problem_response(title: str, kinds: Iterable[ProblemType]) -> Json:
     }
     if examples:
         content["examples"] = examples
-    made: Json = {"description": title, "content": {"application/problem+json": content}}
-    if headers := sorted({name for kind in kinds for name in kind.headers}):
-        made["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in headers}
-    return made
+    of_kinds = sorted({name for kind in kinds for name in kind.headers})
+    return {
+        "description": title,
+        "content": {"application/problem+json": content},
+        "headers": references(*of_kinds, *OF_PROBLEMS),
+    }

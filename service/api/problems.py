@@ -19,7 +19,7 @@ class ProblemType:
     status: int
     title: str
     help: str
-    headers: tuple[str, ...] = ()  #: that come with it; `openapi` says what they are
+    headers: tuple[str, ...] = ()  #: that come with it; `headers` says what they are
 
 
 MALFORMED_REQUEST = ProblemType(
@@ -38,7 +38,7 @@ BAD_KEY = ProblemType(
     "idempotency-key",
     400,
     "The Idempotency-Key cannot be used",
-    "Send one Idempotency-Key header with 1 to 255 visible ASCII characters; a UUID is a good key.",
+    "Send one Idempotency-Key header with 1 to 255 visible ASCII characters but quotes; a UUID is a good key.",
 )
 UNAUTHENTICATED = ProblemType(
     "unauthenticated",
@@ -79,12 +79,14 @@ NOT_READY = ProblemType(
     404,
     "The job has not ended",
     "Ask again after the seconds in Retry-After; GET /jobs/<id> shows the state.",
+    headers=("Retry-After",),
 )
 METHOD = ProblemType(
     "method-not-allowed",
     405,
     "This address does not take that method",
     "The Allow header lists the methods it takes.",
+    headers=("Allow",),
 )
 SLOW_BODY = ProblemType(
     "body-timeout", 408, "The body did not arrive in time", "Send the request again."
@@ -107,6 +109,12 @@ NOT_RETRIABLE = ProblemType(
     "The job cannot run again",
     "A job can be retried that failed or was revoked. POST /jobs/<id>/rerun makes a new job like any. Where a task"
     " needs secret arguments, neither can be: they are forgotten when a job ends.",
+)
+PRECONDITION = ProblemType(
+    "precondition-failed",
+    412,
+    "It is not what If-Match says",
+    "What is at this address has another ETag now. Ask without If-Match to see it.",
 )
 TOO_LARGE = ProblemType(
     "too-large",
@@ -145,12 +153,14 @@ RATE_LIMITED = ProblemType(
     429,
     "Too many requests from one client",
     "Nothing was done. Send the request again after the seconds in Retry-After (setting: rate_limit).",
+    headers=("Retry-After", "RateLimit", "RateLimit-Policy"),
 )
 OWNER_QUEUE_FULL = ProblemType(
     "owner-queue-full",
     429,
     "Too many jobs of one owner wait to run",
     "Nothing was stored. Send the request again after the seconds in Retry-After (setting: max_queued_per_owner).",
+    headers=("Retry-After",),
 )
 HEADERS_TOO_LARGE = ProblemType(
     "headers-too-large",
@@ -168,26 +178,29 @@ NOT_IMPLEMENTED = ProblemType(
     "not-implemented",
     501,
     "The request asks for what is not implemented here",
-    "Methods are GET, HEAD, POST, PUT, PATCH, DELETE and OPTIONS, in capitals; a Transfer-Encoding can only be"
-    " `chunked`.",
+    "Methods are GET, HEAD, QUERY, POST, PUT, PATCH, DELETE and OPTIONS, in capitals; a Transfer-Encoding can only"
+    " be `chunked`.",
 )
 OVERLOADED = ProblemType(
     "overloaded",
     503,
     "Too many requests at one time",
     "Nothing was done. Send the request again after the seconds in Retry-After (setting: max_requests).",
+    headers=("Retry-After",),
 )
 TOO_MANY_STREAMS = ProblemType(
     "too-many-streams",
     503,
     "Too many event streams are open",
     "Ask again after the seconds in Retry-After, or look at the job itself: GET /jobs/<id> (setting: max_streams).",
+    headers=("Retry-After",),
 )
 BUSY = ProblemType(
     "busy",
     503,
     "Too much is waiting to be written",
     "Nothing was stored. Send the request again after the seconds in Retry-After.",
+    headers=("Retry-After",),
 )
 QUEUE_FULL = ProblemType(
     "queue-full",
@@ -195,12 +208,14 @@ QUEUE_FULL = ProblemType(
     "Too many jobs wait to run",
     "Nothing was stored. Send the request again after the seconds in Retry-After (settings: max_queued,"
     " max_queued_bytes).",
+    headers=("Retry-After",),
 )
 UNAVAILABLE = ProblemType(
     "unavailable",
     503,
     "The job store cannot be used",
     "Nothing was stored. The service is starting, stopping, or its database has a problem: see its log.",
+    headers=("Retry-After",),
 )
 HTTP_VERSION = ProblemType(
     "http-version",
@@ -225,7 +240,7 @@ TYPES = {
     kind.slug: kind
     for kind in (
         MALFORMED, BAD_KEY, UNAUTHENTICATED, MISSING_SCOPE, NOT_FOUND, UNKNOWN_TASK, UNKNOWN_JOB, NOT_READY, SLOW_BODY,
-        NO_RESULT, ENDED, TOO_LARGE, MEDIA_TYPE, INVALID, KEY_REUSED, TOO_MANY_STREAMS, BUSY, UNAVAILABLE,
+        NO_RESULT, ENDED, PRECONDITION, TOO_LARGE, MEDIA_TYPE, INVALID, KEY_REUSED, TOO_MANY_STREAMS, BUSY, UNAVAILABLE,
         FULL, NOT_RETRIABLE, OWNER_QUEUE_FULL, QUEUE_FULL, *ANYWHERE,
     )
 }  # fmt: skip

@@ -11,7 +11,7 @@ from jobs.registry import Task
 
 from . import times
 from .body import has_body, lingering
-from .problems import SLOW_BODY, Refusal
+from .problems import PRECONDITION, SLOW_BODY, Refusal
 from .run_times import run_times
 
 
@@ -88,6 +88,14 @@ def job_response(job: Job, root: str, status: int = 200, **headers: str) -> Resp
     else:
         headers["Retry-After"] = str(run_times().retry_after(job))
     return json_response(to_json(job_object(job, root)), status, **headers)
+
+
+async def if_changed(response: Response) -> Response:
+    """The response, or a 304 for a client that has it already. Raises `Refusal`."""
+    response = await response.make_conditional(request)
+    if response.status_code == 412:
+        raise Refusal(PRECONDITION, PRECONDITION.help)
+    return response
 
 
 def problem_object(refusal: Refusal, root: str) -> dict[str, Any]:

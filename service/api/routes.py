@@ -59,7 +59,7 @@ class Answer:
     description: str
     model: type[BaseModel] | None = None  #: None: any JSON, or no JSON at all
     media_type: str = "application/json"  #: empty: no body
-    headers: tuple[str, ...] = ()  #: names; `openapi` says what they are
+    headers: tuple[str, ...] = ()  #: names; `headers` says what they are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

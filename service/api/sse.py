@@ -28,10 +28,16 @@ _RETRY = (
 _BEAT = b": still here\n\n"
 _SHORT = 16_384  #: characters; what is longer is not remembered for the next reader
 
+HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",  # or nginx would gather them
+    "X-Content-Type-Options": "nosniff",
+}
+
 LAST_EVENT_ID = Parameter(
     "Last-Event-ID",
     "The id of the last event that came: go on after it. Browsers send it when they come again.",
-    {"type": "string", "pattern": EVENT_ID},
+    {"type": "string", "pattern": f"^({EVENT_ID[1:-1]})?$"},
     place="header",
 )
 NOTHING_MORE = Answer(
@@ -42,7 +48,7 @@ NOTHING_MORE = Answer(
 def job_stream(job: Job, wants: Callable[[JobEvent], bool]) -> Response:
     """The events of a job that are wanted, after that in `Last-Event-ID`, if any. Raises `InvalidArguments`,
     `Refusal`."""
-    last = _last_event_id()
+    last = last_event_id()
     if job.state.ended and last.step == events.FINISHED:
         return Response(b"", 204)
     steps = running().streams.of_job(job.id, last, patience=running().settings.heartbeat)
@@ -79,13 +85,12 @@ def _response(steps: Steps, written: Callable[[Sequence[JobEvent]], bytes]) -> R
     head = current_request().method == "HEAD"
     response = Response(b"" if head else _body(steps, written), 200, content_type=MEDIA_TYPE)
     response.timeout = None
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Accel-Buffering"] = "no"  # or nginx would gather them
-    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers.update(HEADERS)
     return response
 
 
-def _last_event_id() -> EventId:
+def last_event_id() -> EventId:
+    """What came last to whoever sent the request at hand. Raises `InvalidArguments`."""
     given = field(current_request(), LAST_EVENT_ID.name)
     if not given or given == [""]:
         return events.START

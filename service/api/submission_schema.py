@@ -3,10 +3,8 @@
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
 
 from jobs.registry import Task
-from jobs.strict_json import escape
 
 Json = dict[str, Any]
 
@@ -37,7 +35,8 @@ def for_tasks(
 
 
 def _one(general: Json, task: Task[..., Any], takes: str, shared: Mapping[str, Json]) -> Json:
-    required = shared[takes.removeprefix(_REF)].get("required", [])
+    arguments = shared[takes.removeprefix(_REF)]
+    required = arguments.get("required", [])
     by_position = [
         name
         for name, parameter in inspect.signature(task.fn).parameters.items()
@@ -45,9 +44,11 @@ def _one(general: Json, task: Task[..., Any], takes: str, shared: Mapping[str, J
     ]
     forms: list[Json] = [{"$ref": takes}]
     if set(required) <= set(by_position):
-        items = [{"$ref": f"{takes}/properties/{quote(escape(name))}"} for name in by_position]
+        # Not by reference: generators of clients follow only those to a component.
+        items = [arguments["properties"][name] for name in by_position]
         in_order: Json = {"type": "array", "minItems": len(required), "maxItems": len(items)}
-        forms.append({**in_order, "prefixItems": items} if items else in_order)
+        in_order["prefixItems" if items else "items"] = items or {}  # one of the two they want
+        forms.append(in_order)
     args = {**general["properties"]["args"], "anyOf": forms}
     del args["type"]
     return {

@@ -6,7 +6,8 @@ from pathlib import Path
 import flask_swagger_ui
 from quart import Response, send_file
 
-from service.api.problems import NOT_FOUND, Refusal
+from service.api.problems import NOT_FOUND, PRECONDITION, Refusal
+from service.api.render import if_changed
 from service.api.routes import Answer, Parameter, Routes
 
 routes = Routes("Documentation")
@@ -31,12 +32,17 @@ _HEADERS = {
 }
 
 
+_OF_FILES = (*_HEADERS, "ETag", "Last-Modified")
+_SAME = Answer(304, "It is as it was.", headers=_OF_FILES, media_type="")
+
+
 @routes.add(
     "GET",
     "/docs",
     "Read and try this API",
     scope=None,
-    answers=(Answer(200, "Swagger UI.", media_type="text/html"),),
+    answers=(Answer(200, "Swagger UI.", media_type="text/html", headers=_OF_FILES), _SAME),
+    problems=(PRECONDITION,),
 )
 async def docs_page() -> Response:
     return await _send(_here / "docs.html")
@@ -48,8 +54,14 @@ async def docs_page() -> Response:
     "A file of that page",
     scope=None,
     parameters=(Parameter("file", "Its name.", {"enum": list(_FILES)}, place="path"),),
-    answers=(Answer(200, "The file.", media_type="*/*"),),
-    problems=(NOT_FOUND,),
+    answers=(
+        *(
+            Answer(200, "The file.", media_type=media, headers=_OF_FILES)
+            for media in ("text/css", "text/javascript", "image/png")
+        ),
+        _SAME,
+    ),
+    problems=(NOT_FOUND, PRECONDITION),
 )
 async def docs_file(file: str) -> Response:
     if file not in _FILES:
@@ -58,7 +70,7 @@ async def docs_file(file: str) -> Response:
 
 
 async def _send(path: Path) -> Response:
-    response = await send_file(path, conditional=True)
+    response = await send_file(path)
     response.headers.update(_HEADERS)
     response.headers.pop("Expires", None)
-    return response
+    return await if_changed(response)

@@ -454,7 +454,7 @@ async def test_the_document_names_the_scope_of_every_operation(
             assert ("401" in operation["responses"]) is ("403" in operation["responses"])
             assert ("401" in operation["responses"]) is (scope is not None)
     answer = document["components"]["responses"]["unauthenticated"]
-    assert list(answer["headers"]) == ["WWW-Authenticate"]
+    assert "WWW-Authenticate" in answer["headers"]
 
 
 async def test_a_key_is_optional_in_the_document_where_none_is_wanted(api: Api, keys: Keys) -> None:

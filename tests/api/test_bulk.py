@@ -87,6 +87,9 @@ async def test_what_the_published_schema_says_of_a_filter_is_what_is_taken(api: 
         ({"state": "RETRY"}, True),
         ({"ids": ["a"], "dry_run": False}, True),
         ({"more": 1}, False),
+        ({"task": "a", "limit": 0}, False),
+        ({"task": "a", "limit": 100_000}, True),
+        ({"task": "a", "limit": 100_001}, False),
     ]
     for body, good in wanted:
         assert Draft202012Validator(filters).is_valid(body) is good, body

@@ -41,6 +41,13 @@ async def test_a_browser_that_has_a_file_is_not_sent_it_again(api: Api) -> None:
     assert again.status_code == 304
 
 
+async def test_a_file_is_sent_whole_or_not_at_all(api: Api) -> None:
+    part = await api.client.get("/docs/docs.js", headers={"Range": "bytes=0-3"})
+    assert (part.status_code, (await part.get_data())[:4]) == (200, b'"use')
+    other = await api.client.get("/docs/docs.js", headers={"If-Match": '"other"'})
+    await problem(other, 412, "precondition-failed")
+
+
 @pytest.mark.parametrize("name", ["docs.html", "..%2fapp.py", "index.html", "oauth2-redirect.html"])
 async def test_no_other_file_is_served(api: Api, name: str) -> None:
     await problem(await api.client.get(f"/docs/{name}"), 404, "not-found")

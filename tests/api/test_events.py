@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import pytest
@@ -117,6 +118,28 @@ async def test_an_id_that_no_event_has_is_refused(ran: Job, api: Api, given: str
     answer = await api.client.get(f"/jobs/{ran.id}/events", headers={"Last-Event-ID": given})
     document = await problem(answer, 422, "invalid-arguments")
     assert [error["pointer"] for error in document["errors"]] == ["/header/Last-Event-ID"]
+
+
+async def test_it_is_refused_whatever_the_form_of_the_answer(ran: Job, api: Api) -> None:
+    for accept in ("text/plain", "application/json", "text/event-stream"):
+        headers = {"Last-Event-ID": "x", "Accept": accept}
+        answer = await api.client.get(f"/jobs/{ran.id}/logs", headers=headers)
+        await problem(answer, 422, "invalid-arguments")
+
+
+async def test_the_published_pattern_of_ids_has_those_of_events_and_the_empty_one(
+    ran: Job, app: Quart, api: Api
+) -> None:
+    document = await (await api.client.get("/openapi.json")).get_json()
+    (pattern,) = (
+        each["schema"]["pattern"]
+        for each in document["paths"]["/jobs/{job_id}/events"]["get"]["parameters"]
+        if each["name"] == "Last-Event-ID"
+    )
+    async with following(app, f"/jobs/{ran.id}/events", Last_Event_ID="") as stream:
+        told = await stream.all()
+    assert kinds(told)[0] == "submitted"
+    assert all(re.fullmatch(pattern, given) for given in ["", *(each.id for each in told)])
 
 
 async def test_progress_is_told_and_shown(app: Quart, api: Api) -> None:

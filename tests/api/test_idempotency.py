@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from typing import Any
 from uuid import UUID
 
@@ -72,11 +73,37 @@ async def test_quotes_are_not_part_of_the_key(api: Api) -> None:
     assert again["id"] == first["id"]
 
 
-@pytest.mark.parametrize("key", ["", '""', "a b", "é", "x" * 256])
+@pytest.mark.parametrize("key", ["", '""', '"', 'a"b', '"a', "a b", "é", "x" * 256])
 async def test_what_is_no_key_is_refused(api: Api, key: str) -> None:
     answer = await send(api, key=key)
     assert await problem(answer, 400, "idempotency-key")
     assert await all_jobs(api) == []
+
+
+async def test_the_published_pattern_says_what_a_key_is(api: Api) -> None:
+    document = await (await api.client.get("/openapi.json")).get_json()
+    (pattern,) = (
+        each["schema"]["pattern"]
+        for each in document["paths"]["/jobs"]["post"]["parameters"]
+        if each["name"] == "Idempotency-Key"
+    )
+    keys = [
+        "k",
+        '"k"',
+        "a/b~",
+        "x" * 255,
+        '"' + "x" * 255 + '"',
+        "x" * 256,
+        "",
+        '""',
+        '"k',
+        'k"',
+        'a"b',
+        "a b",
+    ]
+    for key in keys:
+        answer = await send(api, key=key)
+        assert (answer.status_code == 202) == bool(re.fullmatch(pattern, key)), key
 
 
 async def test_a_job_that_could_not_be_stored_leaves_the_key_free(api: Api) -> None:

@@ -12,6 +12,7 @@ from quart import Quart
 from jobs import Task
 from service.api.blueprint import TABLE
 from tests.api.conftest import Api
+from tests.following import following
 
 Json = dict[str, Any]
 
@@ -140,6 +141,40 @@ async def test_answers_have_the_documented_shape(document: Json, api: Api) -> No
     _verdict(document, {"$ref": "#/components/schemas/Statistics"}).validate(result)
 
 
+async def test_event_streams_have_the_documented_headers_and_data(
+    document: Json, app: Quart, api: Api
+) -> None:
+    """They have no end that a program could wait for, so `tests/process/test_contract.py` leaves them out."""
+    job = await api.submit("api.report", {"steps": 2})
+    for path, template, accept in (
+        (job["links"]["events"], "/jobs/{job_id}/events", "*/*"),
+        (job["links"]["logs"], "/jobs/{job_id}/logs", "text/event-stream"),
+    ):
+        answer = document["paths"][template]["get"]["responses"]["200"]
+        async with following(app, path, Accept=accept) as stream:
+            told = await stream.all()
+            names = {name.lower() for name, _ in stream.headers.items()}
+        assert told
+        assert names - {"content-type"} <= {name.lower() for name in answer["headers"]}
+        content = answer["content"]["text/event-stream"]
+        assert content["schema"]["type"] == "string"
+        for each in told:
+            _verdict(document, content["x-itemSchema"]).validate(each.data)
+
+
+async def test_every_reference_and_header_is_there_and_every_security_scheme(
+    document: Json,
+) -> None:
+    for path, method, operation in _operations(document):
+        for scheme in operation.get("security", []):
+            assert set(scheme) <= set(document["components"]["securitySchemes"]), (path, method)
+        for answer in operation["responses"].values():
+            ref = answer.get("$ref", "").rpartition("/")[2]
+            answer = document["components"]["responses"][ref] if ref else answer
+            for header in answer["headers"].values():
+                assert header["$ref"].rpartition("/")[2] in document["components"]["headers"]
+
+
 async def test_the_document_follows_the_registry(app: Quart, api: Api) -> None:
     registry = app.extensions["jobs"].registry
     before = await (await api.client.get("/openapi.json")).get_data()
@@ -173,6 +208,7 @@ VALUES: list[Any] = [
     {"colour": "red", "width": 10, "ink": 1}, {"customer": "a", "pens": []}, {"customer": "", "pens": []},
     {"customer": "a", "pens": [{"colour": "red"}] * 4}, {"customer": "a"},
     {"customer": "a", "pens": [{"colour": "red", "width": "1"}]},
+    {"customer": "a", "pens": [{"colour": "red", "ink": 1}], "ink": 1},
     *TEXTS, *NUMBERS, *TIMES, *IDENTS, *AMOUNTS,
 ]  # fmt: skip
 PARAMETERS = [

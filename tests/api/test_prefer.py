@@ -10,7 +10,7 @@ from quart import Quart
 from jobs.model import JobState
 from service.api.prefer import MAX_WAIT, Preferences
 from service.api.run_times import RunTimes
-from tests.api.conftest import Api
+from tests.api.conftest import Api, problem
 
 
 @pytest.mark.parametrize("path", ["/jobs", "/tasks/api.words/jobs"])
@@ -144,8 +144,7 @@ async def test_an_unchanged_job_is_a_304(api: Api) -> None:
 async def test_a_condition_that_fails_is_a_problem(api: Api) -> None:
     job = await api.submit("api.echo", {"value": 1}, countdown=60)
     answer = await api.client.get(job["links"]["self"], headers={"If-Match": '"other"'})
-    assert answer.status_code == 412
-    assert answer.content_type == "application/problem+json"
+    await problem(answer, 412, "precondition-failed")
 
 
 async def test_retry_after_follows_how_long_the_task_has_taken(app: Quart, api: Api) -> None:

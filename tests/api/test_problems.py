@@ -190,6 +190,7 @@ async def test_too_much_is_refused(api: Api, path: str) -> None:
     ("method", "path", "allow"),
     [
         ("PUT", "/jobs", "GET, HEAD, OPTIONS, POST"),
+        ("QUERY", "/jobs", "GET, HEAD, OPTIONS, POST"),
         ("DELETE", "/jobs", "GET, HEAD, OPTIONS, POST"),
         ("POST", "/jobs/x", "DELETE, GET, HEAD, OPTIONS"),
         ("PATCH", "/jobs/x/result", "GET, HEAD, OPTIONS"),

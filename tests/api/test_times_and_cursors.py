@@ -59,16 +59,8 @@ def test_a_cursor_comes_back_as_it_was(seq: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "junk", ["", "1", "AAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAA!", "A" * 1000, "é" * 16, "\0" * 16]
+    "junk", ["", "1", "A" * 16, "8" + "0" * 15, "0" * 15 + "\n", "0" * 17, "٣" * 16, "\0" * 16]
 )
 def test_a_cursor_that_was_not_made_here_is_refused(junk: str) -> None:
     with pytest.raises(ValueError, match="not a cursor"):
         cursor.unpack(junk)
-
-
-def test_a_changed_cursor_is_refused() -> None:
-    made = cursor.pack(7)
-    for place in range(len(made)):
-        changed = made[:place] + ("A" if made[place] != "A" else "B") + made[place + 1 :]
-        with pytest.raises(ValueError, match="not a cursor"):
-            cursor.unpack(changed)

@@ -238,10 +238,17 @@ def test_a_method_that_is_none_of_http_or_not_in_capitals_is_not_implemented(
     assert "/own/method" not in service.get("/reached").json()
 
 
+def test_query_is_the_apps_to_answer(service: Running) -> None:
+    assert service.ask("QUERY", "/own/query", {}).status == 405
+    assert "/own/query" in service.get("/reached").json()
+    refused = service.ask("QUERY", "/jobs", {})
+    assert (refused.status, refused.headers["Allow"]) == (405, "GET, HEAD, OPTIONS, POST")
+
+
 def test_trace_is_refused_and_the_methods_there_are_are_named(service: Running) -> None:
     sent = b"TRACE /own/trace HTTP/1.1\r\nHost: a\r\n\r\n"
     headers, document = refused(service, sent, 405, "method-not-allowed")
-    assert headers["Allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
+    assert headers["Allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT, QUERY"
     assert document["instance"] == "/own/trace"
     assert "/own/trace" not in service.get("/reached").json()
 
