@@ -191,6 +191,8 @@ class Habitat:
             self._kept_tasks = asyncio.all_tasks(loop)
         if left := asyncio.all_tasks(loop) - self._kept_tasks:
             with contextlib.suppress(SystemExit, KeyboardInterrupt):
+                loop.call_soon(loop.stop)
+                loop.run_forever()  # a stop that a job's end has left behind must not cut the wait short
                 loop.run_until_complete(asyncio.wait(left, timeout=PATIENCE))
         if left := asyncio.all_tasks(loop) - self._kept_tasks:
             names = _some(getattr(task.get_coro(), "__qualname__", "?") for task in left)

@@ -230,6 +230,7 @@ def test_what_is_left_on_the_loop_is_named_once_it_has_had_time_to_end() -> None
 
     ended: list[object] = []
     loop.run_until_complete(leave(0))
+    loop.call_soon(loop.stop)
     assert habitat.differences() == {}
     assert ended
     loop.run_until_complete(leave(60))
