@@ -2,8 +2,11 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 
 import pytest
+
+from jobs import current
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -18,3 +21,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("JOBS_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _no_jobs_are_left_open() -> Iterator[None]:
+    """Else the tests that follow would submit to them."""
+    yield
+    left, current._open[:] = current._open[:], []
+    assert left == []

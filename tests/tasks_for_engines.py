@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -483,10 +483,13 @@ def stops_when_asked(file: str) -> None:
 
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(contextvars.copy_context().run, work)
-        while not future.done():
-            with contextlib.suppress(BaseException):
-                wait([future])
-        future.result()
+        while True:
+            try:
+                future.result()
+            except RuntimeError:
+                raise
+            except BaseException:
+                continue  # what was to interrupt it
 
 
 # --- what kills its process, or leaves something behind

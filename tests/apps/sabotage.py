@@ -37,9 +37,11 @@ def take_the_living_for_dead() -> None:
 
 
 def outlive_the_service() -> None:
-    """Neither is there a guardian, nor does a child see that its service has gone, nor does it count."""
+    """Neither is there a guardian, nor does a child see that its service has gone, nor does it count, nor is
+    it looked for."""
     lanes_process.multiprocessing.set_forkserver_preload = lambda _: None
     SQLiteStore.hold_fileno = lambda _: None
+    claimant.kill_what_is_left = lambda _: None
 
     class Harmless:
         def __getattr__(self, name: str) -> Any:

@@ -32,7 +32,7 @@ async def page() -> AsyncIterator[Page]:
             executable_path=shutil.which("chromium"), args=QUIET
         )
         page = await browser.new_page(viewport={"width": 1200, "height": 1000})
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(40_000)
         yield page
         await browser.close()
 
