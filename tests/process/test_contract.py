@@ -36,7 +36,7 @@ def behind_keys(start: Starter) -> tuple[Running, str]:
     made = start.quart_jobs(
         "keys", "create", "--name", "ann", "--owner", "ann", "--scopes", "admin", **database
     )
-    key = made.says(r"qj_\w+")[0]
+    key = made.says(r"qj_[\w-]+")[0]
     return start.serve("--tasks", TASKS, JOBS_AUTH="required", **database), key
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from jobs.errors import StoreBusy
+from jobs.stores.gate import Gate
+from jobs.stores.place import Place
 from tests.engine_play import alive
 from tests.matrix_play import ENV, TASKS, Notes, ended, look, submit
 from tests.running import Running, Starter, starter, until
@@ -58,8 +61,7 @@ def test_a_service_that_stood_still_times_nothing_out_and_loses_nothing(
     """Fault row 13: nor does a service beside it take its jobs."""
     service = start.serve(*TASKS, "--lanes", "3", **ENV)
     beside = start.serve(*TASKS, **ENV)
-    for pid in family(beside):
-        os.kill(pid, signal.SIGSTOP)  # so that the first gets the jobs
+    stop_between_writes(beside, start)  # so that the first gets the jobs
     accepted = [
         submit(service, "works", args=[notes.path, number, seconds], timeout=2)
         for number, seconds in enumerate((0.5, 1.0, 1.5))
@@ -79,6 +81,22 @@ def test_a_service_that_stood_still_times_nothing_out_and_loses_nothing(
         job = ended(service, each)
         assert (job["state"], job["attempt"]) == ("SUCCESS", 1), job
     assert len(notes.all("began")) == 3
+
+
+def stop_between_writes(service: Running, start: Starter) -> None:
+    """Stopped amid a write it would keep the others from theirs."""
+    gate = Gate(Place.at(Path(start.env["JOBS_DATABASE"])).gate)
+    while True:
+        for pid in family(service):
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            with gate.held(0.0):
+                break
+        except StoreBusy:
+            for pid in family(service):
+                os.kill(pid, signal.SIGCONT)
+            time.sleep(0.05)
+    gate.close()
 
 
 def family(service: Running) -> list[int]:

@@ -132,7 +132,7 @@ def sending(**options: Any) -> Any:
     def path() -> str:
         return request.path
 
-    return other.task(base=RequestContextTask, **options)(path)
+    return other.task(base=RequestContextTask, shared=False, **options)(path)
 
 
 def test_a_task_without_its_flask_app_says_how_to_name_it() -> None:
