@@ -43,7 +43,7 @@ def behind_keys(start: Starter) -> tuple[Running, str]:
 @pytest.mark.timeout(150)
 def test_the_document_says_what_the_server_does(open_to_all: Running, tmp_path: Path) -> None:
     _schemathesis(
-        open_to_all, tmp_path, "--phases=examples,coverage,fuzzing,stateful", "--seed=1", "-n3"
+        open_to_all, tmp_path, "--phases=examples,coverage,fuzzing,stateful", "--seed=1", "-n1"
     )
 
 
