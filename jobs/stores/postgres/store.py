@@ -6,7 +6,6 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -14,24 +13,11 @@ from typing import NamedTuple, Self
 import psycopg
 
 from jobs.errors import DatabaseUnusable, StoreError
-from jobs.events import EventId, EventMark, JobEvent, News
-from jobs.keys import ApiKey
-from jobs.model import (
-    AttemptRecord,
-    Claim,
-    Invocation,
-    Job,
-    JobId,
-    JobPage,
-    JobQuery,
-    JobState,
-    Outcome,
-    Queued,
-)
-from jobs.protocols import Progress, Wake, Wrote
+from jobs.model import JobId
 from jobs.stores.background import end
 from jobs.stores.bell import Bell
 from jobs.stores.claimant import new_name
+from jobs.stores.grouped import GroupedStore, Verbs
 
 from . import migrate
 from .commits import Commits
@@ -69,12 +55,29 @@ START_PATIENCE = 30.0  #: seconds that a server may take to come up, at the open
 _PAUSE = 0.5
 
 
-class PostgresStore:
+class PostgresStore(GroupedStore):
     """A `Store`; see there for what each method promises. To be opened once.
 
     `busy_timeout`: seconds that a write waits for other programs, or for a server that has gone;
     `queue_limit`: jobs that may wait to be added; `schema`: where the tables are. Opening waits
     `patience` seconds for the server, migrates the database, and raises `StoreError`."""
+
+    _verbs = Verbs(
+        add=ADD,
+        claim=CLAIM,
+        claim_these=CLAIM_THESE,
+        publish=PUBLISH,
+        unpublish=UNPUBLISH,
+        finish=FINISH,
+        say=SAY,
+        release=RELEASE,
+        cancel=CANCEL,
+        cancel_many=CANCEL_MANY,
+        retry=RETRY,
+        prune=PRUNE,
+        add_key=ADD_KEY,
+        revoke_key=REVOKE_KEY,
+    )
 
     def __init__(
         self,
@@ -166,54 +169,6 @@ class PostgresStore:
             raise StoreError("the store is not open")
         return self._opened
 
-    def add(self, jobs: Sequence[Job]) -> Awaitable[Collection[JobId]]:
-        """See `Store.add`. Raises `StoreBusy` at once if too many jobs wait to be added."""
-        return self._parts.writer.submit(ADD, jobs, rows=len(jobs))
-
-    async def claim(self, limit: int) -> Claim:
-        """See `Store.claim`. What was claimed for a caller that has gone is given back."""
-        return await self._parts.writer.claim(CLAIM, RELEASE, limit)
-
-    async def claim_these(self, attempts: Sequence[tuple[JobId, int]]) -> Claim:
-        """See `Store.claim_these`; and `claim`."""
-        return await self._parts.writer.claim(CLAIM_THESE, RELEASE, attempts)
-
-    async def publish(self, limit: int, until: int) -> Claim:
-        """See `Store.publish`."""
-        return await self._parts.writer.submit(PUBLISH, (limit, until))
-
-    async def unpublish(self, queue: str, until: int) -> None:
-        """See `Store.unpublish`."""
-        await self._parts.writer.submit(UNPUBLISH, (queue, until))
-
-    async def published(self) -> dict[str, int]:
-        """See `Store.published`."""
-        return await self._parts.reads.published()
-
-    async def finish(self, outcomes: Sequence[Outcome]) -> set[JobId]:
-        """See `Store.finish`."""
-        return await self._parts.writer.submit(FINISH, outcomes)
-
-    async def say(self, said: Sequence[Progress | Wrote]) -> None:
-        """See `Store.say`."""
-        await self._parts.writer.submit(SAY, said)
-
-    async def release(self, unspent: Sequence[Invocation | Outcome]) -> None:
-        """See `Store.release`."""
-        await self._parts.writer.submit(RELEASE, unspent)
-
-    async def cancel(self, job_id: JobId) -> JobState:
-        """See `Store.cancel`. The state is the shown one: RETRY for a job that waits for its next attempt."""
-        return await self._parts.writer.submit(CANCEL, job_id)
-
-    async def cancel_many(self, job_ids: Collection[JobId]) -> set[JobId]:
-        """See `Store.cancel_many`."""
-        return await self._parts.writer.submit(CANCEL_MANY, job_ids)
-
-    async def retry(self, job_ids: Collection[JobId]) -> set[JobId]:
-        """See `Store.retry`."""
-        return await self._parts.writer.submit(RETRY, job_ids)
-
     async def cancel_requests(self) -> set[JobId]:
         """See `Store.cancel_requests`; and what runs here still, though others took it as this process was
         cut off: its outcome would not count."""
@@ -232,61 +187,9 @@ class PostgresStore:
             more = reaped.more
         return ended
 
-    async def prune(self, ended_before: int, limit: int = 1000) -> int:
-        """See `Store.prune`."""
-        return await self._parts.writer.submit(PRUNE, (ended_before, limit))
-
-    async def add_key(self, key: ApiKey) -> None:
-        """See `Store.add_key`."""
-        await self._parts.writer.submit(ADD_KEY, key)
-
-    async def revoke_key(self, key_id: str) -> bool:
-        """See `Store.revoke_key`."""
-        return await self._parts.writer.submit(REVOKE_KEY, key_id)
-
-    async def keys(self) -> Sequence[ApiKey]:
-        """See `Store.keys`."""
-        return await self._parts.reads.keys()
-
     async def check(self) -> None:
         """See `Store.check`. Commits, and so finds out."""
         await self._parts.writer.submit(PROBE, None)
-
-    async def wait(self) -> Wake:
-        """See `Store.wait`."""
-        return await self._bell.wait()
-
-    async def get(self, job_id: JobId) -> Job:
-        """See `Store.get`."""
-        return await self._parts.reads.get(job_id)
-
-    async def attempts(self, job_id: JobId) -> Sequence[AttemptRecord]:
-        """See `Store.attempts`."""
-        return await self._parts.reads.attempts(job_id)
-
-    async def log(self, job_id: JobId, attempt: int | None = None) -> bytes:
-        """See `Store.log`."""
-        return await self._parts.reads.log(job_id, attempt)
-
-    async def events(self, job_id: JobId, after: EventId) -> tuple[Sequence[JobEvent], bool]:
-        """See `Store.events`."""
-        return await self._parts.reads.events(job_id, after)
-
-    async def news(self, since: EventMark | None, job_ids: Collection[JobId] | None = None) -> News:
-        """See `Store.news`."""
-        return await self._parts.reads.news(since, job_ids)
-
-    async def states(self, job_ids: Collection[JobId]) -> dict[JobId, JobState]:
-        """See `Store.states`."""
-        return await self._parts.reads.states(job_ids)
-
-    async def queued(self) -> Mapping[str | None, Queued]:
-        """See `Store.queued`."""
-        return await self._parts.reads.queued()
-
-    async def find(self, query: JobQuery) -> JobPage:
-        """See `Store.find`."""
-        return await self._parts.reads.find(query)
 
 
 class _Opened(NamedTuple):
