@@ -465,13 +465,15 @@ class Jobs:
         """Run a job that failed or was revoked once more, as `JobHandle.retry`; whether it was one."""
         if (lane := current.lane()) is not None:
             return await lane.retry(job_id)
-        self._refuse_without_secrets(await self.get_job(job_id))
+        job = await self.get_job(job_id)
+        if job.state.ended:
+            self._refuse_without_secrets(job.task)
         return bool(await self._here(lambda: self.store.retry([job_id])))
 
-    def _refuse_without_secrets(self, job: Job) -> None:
-        task = self.registry.find(job.task)
-        if task is not None and task.needs_secrets and job.context is None:
-            raise SecretsGone(job.task)
+    def _refuse_without_secrets(self, name: str) -> None:
+        task = self.registry.find(name)
+        if task is not None and task.needs_secrets:
+            raise SecretsGone(name)
 
     async def rerun(self, job_id: JobId, key: IdempotencyKey | None = None) -> Job:
         """Keep a new job like this one, as `JobHandle.rerun`. With a `key`, as `submit_once`."""
@@ -479,7 +481,7 @@ class Jobs:
             return await lane.rerun(job_id)
         again = same_again(await self.get_job(job_id), key)
         self.registry.get(again.task)
-        self._refuse_without_secrets(again)
+        self._refuse_without_secrets(again.task)
         return await self._here(lambda: self._added_once(again))
 
     async def attempts(self, job_id: JobId) -> Sequence[AttemptRecord]:

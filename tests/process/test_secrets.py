@@ -124,6 +124,17 @@ def test_a_batch_keeps_secrets_as_a_submission_does_and_such_a_job_does_not_run_
         assert canary.encode() not in what, where
 
 
+def test_of_a_job_that_has_not_ended_it_is_not_said_that_its_secrets_are_gone(
+    service: Running, canary: str
+) -> None:
+    later = {"task": "uses_again", "args": {"token": canary}, "countdown": 60}
+    waiting = service.post("/jobs", later)
+    assert waiting.status == 202
+    refused = service.post(f"{waiting.headers['Location']}/retry")
+    assert refused.status == 409
+    assert refused.json()["state"] == "PENDING"
+
+
 async def test_a_secret_goes_from_python_to_a_job_and_on_to_the_next(
     tmp_path: Path, canary: str
 ) -> None:
