@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -49,12 +50,13 @@ SOURCES = {
 }
 
 
-def imports(name: str) -> Iterator[str]:
+@cache
+def imports(name: str) -> frozenset[str]:
     """The modules that `name` imports when it runs, also within functions; not those only named in
     annotations."""
     tree = ast.parse(SOURCES[name].read_bytes())
     package = name if SOURCES[name].name == "__init__.py" else name.rpartition(".")[0]
-    yield from _within(tree, package)
+    return frozenset(_within(tree, package))
 
 
 def _within(node: ast.AST, package: str) -> Iterator[str]:
