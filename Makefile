@@ -33,7 +33,9 @@ run: $(VENV)/.service
 	  'then, with the Location of the answer:  curl http://$(BIND)/jobs/<id>/result' ''
 	@exec $(BIN)/quart-jobs serve --tasks examples.tasks --bind $(BIND) --database var/jobs.db
 
+# Where Python is not to write bytecode, each of the suite's many processes would compile it all again.
 test: $(VENV)/.dev
+	@$(BIN)/python -m compileall -q jobs service tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: $(VENV)/.dev

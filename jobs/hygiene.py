@@ -220,7 +220,13 @@ def _awaits_work(thread: threading.Thread) -> bool:
         return False
     # Work that it has been given a moment ago may still lie in its queue, or just have left it.
     variables = frame.f_locals
-    return variables.get("work_item") is None and bool(variables["work_queue"].empty())
+    if variables.get("work_item") is not None or not variables["work_queue"].empty():
+        return False
+    # Since Python 3.13 the queue hands work to a thread that waits for it, and is empty before that runs.
+    executor = variables["executor_reference"]()
+    if executor is None:
+        return True
+    return bool(executor._idle_semaphore._value >= len(executor._threads))  # noqa: SLF001
 
 
 def _descriptors() -> dict[int, tuple[int, int]]:

@@ -235,8 +235,11 @@ async def test_a_reader_that_takes_nothing_is_dropped_and_nothing_kept_for_it(
     monkeypatch.setattr("jobs.streams.MOST_WAITING", 5)
     reading = asyncio.Event()
 
+    leaves = asyncio.Event()
+
     async def receive() -> Any:
-        await asyncio.Event().wait()
+        await leaves.wait()
+        return {"type": "http.disconnect"}
 
     async def send(message: Any) -> None:
         if message["type"] == "http.response.body":
@@ -253,9 +256,10 @@ async def test_a_reader_that_takes_nothing_is_dropped_and_nothing_kept_for_it(
         for _ in range(12):
             await api.submit("api.echo", countdown=600)
             await quick.until("submitted")
+    await quiet(app)
+    leaves.set()  # for which Quart 0.23 waits, whatever became of the answer
     async with asyncio.timeout(PATIENCE):
         await slow
-    await quiet(app)
 
 
 # All jobs

@@ -16,6 +16,7 @@ import pytest
 
 from jobs import Jobs
 from jobs.model import JobQuery
+from jobs.stores.place import Place
 from tests.apps import matrix_tasks as tasks
 from tests.matrix_play import ENV, MODULE, REQUEUED, TASKS, Notes, kept, kill, soon, submit
 from tests.running import Running, Starter, starter, until
@@ -45,7 +46,10 @@ def workers(start: Starter, count: int, *arguments: str) -> list[Running]:
 
 
 def four_workers_and_a_supervisor(start: Starter) -> list[Running]:
-    return [start.serve(*TASKS, "--workers", "4", **ENV)]
+    service = start.serve(*TASKS, "--workers", "4", **ENV)
+    at_work = Place.at(Path(start.env["JOBS_DATABASE"])).claimants
+    until(lambda: len(list(at_work.iterdir())) >= 4 + 1, "they did not all start")  # and this test
+    return [service]
 
 
 def a_service_and_two_workers(start: Starter) -> list[Running]:

@@ -16,6 +16,7 @@ from tests.apps.context_app import jobs as app_jobs
 from tests.apps.many_tasks import doubled, fails_until
 
 PATIENCE = 30.0
+WITHOUT_REQUEST = "request context|There is no request in this context"  # Quart 0.22, 0.23
 
 
 @pytest.fixture(params=["lanes", "inline"])
@@ -136,10 +137,10 @@ async def test_a_job_that_runs_again_after_its_end_runs_without_its_request_and_
     assert (await handle.result(PATIENCE)).endswith("/run/child 1")
     again = await handle.rerun()
     assert json.loads(again.job.origin)["context"] == "deleted"
-    with pytest.raises(JobFailed, match="request context"):
+    with pytest.raises(JobFailed, match=WITHOUT_REQUEST):
         await again.result(PATIENCE)
     await again.retry()
-    with pytest.raises(JobFailed, match="request context"):
+    with pytest.raises(JobFailed, match=WITHOUT_REQUEST):
         await again.result(PATIENCE)
     assert (await again.refresh()).job.attempt == 2
     assert child.name == again.task
@@ -175,5 +176,5 @@ def test_a_sync_view_submits_many_with_its_request() -> None:
         handles = jobs.run(jobs.enqueue_many([(flask_app.see_async, (), {})] * 2))
         again = jobs.run(handles[0].rerun())
     assert [jobs.run(handle.result(PATIENCE)) for handle in handles] == ["POST /from/flask"] * 2
-    with pytest.raises(JobFailed, match="request context"):
+    with pytest.raises(JobFailed, match=WITHOUT_REQUEST):
         jobs.run(again.result(PATIENCE))
