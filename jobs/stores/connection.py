@@ -78,8 +78,13 @@ def connect_reader(place: Place, timeout: float) -> sqlite3.Connection:
 
 
 def _connect(place: Place, mode: str, timeout: float) -> sqlite3.Connection:
+    # Another thread closes it only if its own has ended before.
     return sqlite3.connect(
-        f"{place.path.as_uri()}?mode={mode}", timeout=timeout, uri=True, isolation_level=None
+        f"{place.path.as_uri()}?mode={mode}",
+        timeout=timeout,
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
     )
 
 
@@ -93,11 +98,16 @@ class Connection:
         shut: Callable[[sqlite3.Connection], None] = sqlite3.Connection.close,
     ) -> None:
         self._connect, self._shut = connect, shut
-        self._aio = aiosqlite.Connection(connect, iter_chunk_size=64)
+        self._aio = aiosqlite.Connection(self._first, iter_chunk_size=64)
+        self._made: sqlite3.Connection | None = None
         self._open = False
 
+    def _first(self) -> sqlite3.Connection:
+        self._made = self._connect()
+        return self._made
+
     async def open(self) -> None:
-        """Connect; what `connect` raises comes out here, and leaves no thread behind."""
+        """Connect; what `connect` raises comes out here, and leaves neither thread nor connection."""
 
         async def opened() -> None:
             await self._aio
@@ -112,6 +122,10 @@ class Connection:
             if not self._open:
                 # It has nothing left to do but to say so to this loop, which may be about to close.
                 self._aio._thread.join()  # noqa: SLF001
+                # aiosqlite forgets a connection that comes when nobody waits for it any more.
+                if self._made is not None:
+                    self._made.close()
+            self._made = None
 
     async def run(
         self,

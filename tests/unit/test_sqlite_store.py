@@ -20,6 +20,7 @@ from jobs.model import JobQuery, JobState, now_ms
 from jobs.protocols import Wake
 from jobs.settings import Settings
 from jobs.stores import commits, open_store, place, sqlite_path
+from jobs.stores.connection import Connection
 from jobs.stores.gate import Gate
 from jobs.stores.sqlite import SQLiteStore
 from tests.disks import fill, mounted
@@ -650,6 +651,28 @@ async def test_a_store_whose_closing_is_cancelled_closes_all_the_same(path: Path
         closing_.cancel()
     await asyncio.wait({closing_})
     assert list(path.with_name("jobs.db-claimants").iterdir()) == []
+
+
+async def test_a_connection_that_is_made_too_late_is_closed() -> None:
+    """As when a loop ends that cancels every task it has, those that open a connection too."""
+    began, release = threading.Event(), threading.Event()
+    made: list[sqlite3.Connection] = []
+
+    def connect() -> sqlite3.Connection:
+        began.set()
+        release.wait(PATIENCE)
+        made.append(sqlite3.connect(":memory:", check_same_thread=False))
+        return made[0]
+
+    opening = asyncio.create_task(Connection(connect).open())
+    await asyncio.to_thread(began.wait, PATIENCE)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    release.set()
+    await asyncio.wait({opening})
+    assert opening.cancelled()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        made[0].execute("SELECT 1")
 
 
 def test_a_loop_that_ends_in_a_hurry_hangs_on_nothing(path: Path) -> None:
