@@ -99,9 +99,12 @@ class Running:
         with closing(
             http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         ) as client:
-            client.request(method, path, content, kind | (headers or {}))
-            response = client.getresponse()
-            return Answer(response.status, response.headers, response.read())
+            try:
+                client.request(method, path, content, kind | (headers or {}))
+                response = client.getresponse()
+                return Answer(response.status, response.headers, response.read())
+            except http.client.HTTPException as cut:
+                raise ConnectionResetError(f"the answer is cut: {cut!r}") from cut
 
     def get(self, path: str) -> Answer:
         return self.ask("GET", path)
