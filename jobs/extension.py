@@ -2,37 +2,33 @@
 
 import asyncio
 import os
-import sys
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from contextvars import Context
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
-from . import current, memory
+from . import current
 from .child import Boot
-from .engines.inline import InlineEngine
-from .engines.lanes import LaneEngine
 from .errors import ConfigurationError, KeyReused, NotRunning, SecretsGone, WouldDeadlock
 from .frameworks import Framework, framework_of, quart
-from .functions import importable_name
 from .handle import JobHandle
 from .idempotency import IdempotencyKey
 from .intake import Intake
 from .key_ring import KeyRing
 from .model import AttemptRecord, Job, JobId, JobQuery, JobState
 from .operation import Operation
+from .parts import boot_for, broker_for, engine_for, sealing_keys
 from .portal import Portal
-from .protocols import Broker, Engine, Store, Wake
+from .protocols import Engine, Store, Wake
 from .registry import Registry, Task, default_registry
 from .runner import Runner
-from .sealing import Sealer, find_keys
+from .sealing import Sealer
 from .settings import Settings
 from .shadowing import check_shadowing
 from .snapshot import Carrier, carried, origin
-from .stores import is_postgres, open_store
+from .stores import open_store
 from .streams import Streams
 from .submission import NO_OPTIONS, Options, Submission, check_size, new_job, same_again
 
@@ -174,7 +170,7 @@ class Jobs:
         self.keys = KeyRing(self.store)
         if self.exposed_at is not None:
             await self._refuse_if_open_to_anyone(self.exposed_at)
-        keys = self._keys()
+        keys = sealing_keys(self.settings, self.app, self.store)
         self.sealer = Sealer(keys)
         self._carried = self._carry | set(self.settings.carry)
         self._intake = Intake(
@@ -194,7 +190,7 @@ class Jobs:
             self.registry,
             self.settings,
             self.stopping,
-            broker=self._broker() if announces else None,
+            broker=broker_for(self.settings) if announces else None,
         )
         await stack.enter_async_context(self._operation)
         current.opened(self)
@@ -207,51 +203,11 @@ class Jobs:
                 " (quart-jobs keys create --name …), listen on 127.0.0.1, or let anyone run jobs (--auth off)"
             )
 
-    def _keys(self) -> list[str]:
-        app_key = self.app.secret_key if self.app is not None else None
-        fallbacks = self.app.config.get("SECRET_KEY_FALLBACKS") if self.app is not None else None
-        beside = None if is_postgres(self.settings.database) else Path(self.store.location)
-        return find_keys(self.settings, app_key, fallbacks or (), beside)
-
     def _engine(self, keys: list[str]) -> Engine:
-        settings = self.settings
-        if settings.engine == "inline":
-            return InlineEngine(self._runner(), slots=settings.lane_count, grace=settings.grace)
-        boot = Boot(
-            app=None
-            if self.app is None
-            else self._child or settings.app or import_string(self.app),
-            modules=tuple(sorted({task.module for task in self.registry.values()})),
-            keys=tuple(keys),
-            max_result_bytes=settings.max_result_bytes,
-            max_args_bytes=settings.max_args_bytes,
-            nice=settings.nice,
-            recycle_after_jobs=settings.recycle_after_jobs,
-            recycle_after_bytes=_most_growth(settings),
-            hold=self.store.hold_fileno(),
-        )
-        return LaneEngine(
-            settings.lane_count,
-            boot,
-            stop_grace=settings.stop_grace,
-            grace=settings.grace,
-            max_log_bytes=settings.max_log_bytes if settings.capture_output else None,
-        )
+        def boot() -> Boot:
+            return boot_for(self.settings, self.app, self._child, self.registry, keys, self.store)
 
-    def _broker(self) -> Broker:
-        if self.settings.broker is None:
-            raise ConfigurationError(
-                "setting 'engine' (JOBS_ENGINE) is celery, which needs a broker: say where it is with --broker or"
-                " JOBS_BROKER, such as redis://host:6379/0"
-            )
-        try:
-            from .celery.broker import CeleryBroker
-        except ModuleNotFoundError as error:
-            raise ConfigurationError(
-                f"setting 'engine' (JOBS_ENGINE) is celery, which is not installed ({error}):"
-                " pip install 'quart-jobs[celery]'"
-            ) from error
-        return CeleryBroker(self.settings.broker)
+        return engine_for(self.settings, boot=boot, runner=self._runner)
 
     def wake(self) -> None:
         """There is something to claim, announce or stop: for a worker that is told by messages."""
@@ -540,22 +496,3 @@ class Jobs:
         if asyncio.get_running_loop() is self._loop:
             return await work()
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), self._loop))
-
-
-def _most_growth(settings: Settings) -> int:
-    """Bytes by which a child may grow."""
-    if settings.recycle_after_mb is not None:
-        return settings.recycle_after_mb * memory.MIB
-    return memory.of_machine() // (2 * settings.lane_count * settings.workers)
-
-
-def import_string(app: "Quart | Flask") -> str:
-    """How a child finds the app: the attribute of its module that *is* the app."""
-    module = sys.modules.get(app.import_name)
-    names = [name for name, value in vars(module).items() if value is app] if module else []
-    if not names:
-        raise ConfigurationError(
-            f"no attribute of the module {app.import_name!r} is the app, so child processes cannot import it:"
-            ' say how with Jobs(app, child="package:app") or child="package:create_app()"'
-        )
-    return f"{importable_name(app.import_name)}:{names[0]}"

@@ -16,7 +16,7 @@ FLOORS = {
     2: "adopted attempt channel child failures flask guardian lane_client memory output request_context_task runner"
     " stores upkeep usage wire processes",
     3: "celery dispatcher engines housekeeping operation outbox portal streams waiters",
-    4: "extension",
+    4: "extension parts",
     5: "celery.pool celery.consumer celery.worker engines.celery",
 }
 FLOOR = {f"jobs.{name}": floor for floor, names in FLOORS.items() for name in names.split()}
