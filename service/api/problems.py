@@ -159,7 +159,8 @@ OWNER_QUEUE_FULL = ProblemType(
     "owner-queue-full",
     429,
     "Too many jobs of one owner wait to run",
-    "Nothing was stored. Send the request again after the seconds in Retry-After (setting: max_queued_per_owner).",
+    "Nothing was stored. Send the request again after the seconds in Retry-After (settings: max_queued_per_owner,"
+    " max_queued_bytes_per_owner).",
     headers=("Retry-After",),
 )
 HEADERS_TOO_LARGE = ProblemType(
