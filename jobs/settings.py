@@ -159,7 +159,8 @@ class Settings(BaseSettings):
     rate_limit: str | None = Field(
         None,
         pattern=r"^[1-9][0-9]{0,8}/[smh]$",
-        description="Requests that one address may send to one process: 100/s, 600/m or 50/h; default: any.",
+        description="Requests that one client may send to one process, each API key or, without one, each address:"
+        " 100/s, 600/m or 50/h; default: any.",
     )
     rate_burst: int | None = Field(
         None,

@@ -152,7 +152,8 @@ RATE_LIMITED = ProblemType(
     "rate-limited",
     429,
     "Too many requests from one client",
-    "Nothing was done. Send the request again after the seconds in Retry-After (setting: rate_limit).",
+    "Nothing was done. Send the request again after the seconds in Retry-After. Requests are counted by API key, or by"
+    " address where there is no good one (setting: rate_limit).",
     headers=("Retry-After", "RateLimit", "RateLimit-Policy"),
 )
 OWNER_QUEUE_FULL = ProblemType(
