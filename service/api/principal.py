@@ -10,7 +10,7 @@ from typing import Any
 
 from quart import Request, Response
 
-from jobs.errors import JobNotFound
+from jobs.errors import JobNotFound, StoreError
 from jobs.extension import Jobs
 from jobs.key_ring import KeyRing
 from jobs.keys import Scope
@@ -85,6 +85,22 @@ _principal: ContextVar[Principal] = ContextVar("jobs_principal")
 def principal() -> Principal:
     """Who sent the request at hand, in a view whose route has a scope."""
     return _principal.get()
+
+
+def still_good() -> Callable[[], Awaitable[bool]] | None:
+    """Asks, while the answer to the request at hand goes on, whether the API key in it is good still; None where
+    there was none."""
+    key, keys = principal().key, running().keys
+    if key is None:
+        return None
+
+    async def good() -> bool:
+        try:
+            return await keys.holds(key)
+        except StoreError:
+            return False
+
+    return good
 
 
 async def visible_job(job_id: str) -> Job:
