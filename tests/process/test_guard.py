@@ -305,6 +305,7 @@ def test_a_second_request_in_the_same_breath_is_answered_in_turn(service: Runnin
     ids=["60 kB", "200 kB", "3,000", "101"],
 )
 def test_too_much_head_is_refused(service: Running, path: str, fields: bytes) -> None:
+    """Fault row 25."""
     sent = b"GET %b HTTP/1.1\r\nHost: a\r\n%b\r\n" % (path.encode(), fields)
     refused(service, sent, 431, "headers-too-large")
     assert "/own/large" not in service.get("/reached").json()
