@@ -178,6 +178,7 @@ class Jobs:
             max_jobs=self.settings.max_queued,
             max_jobs_per_owner=self.settings.max_queued_per_owner,
             max_bytes=self.settings.max_queued_bytes,
+            max_bytes_per_owner=self.settings.max_queued_bytes_per_owner,
         )
         await self._intake.count()
         stack.push_async_callback(self._intake.close)

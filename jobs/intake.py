@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Collection, Sequence
 from time import monotonic
 
 from .errors import OwnerQueueFull, QueueFull, StoreError
-from .model import Job, JobId
+from .model import Job, JobId, size_of
 from .protocols import Store
 
 COUNT_EVERY = 1.0  #: seconds after which a count is too old
@@ -30,12 +30,15 @@ class Intake:
         max_jobs: int,
         max_jobs_per_owner: int | None = None,
         max_bytes: int | None = None,
+        max_bytes_per_owner: int | None = None,
     ) -> None:
         self._store = store
-        self._max_jobs = max_jobs
-        self._max_jobs_per_owner, self._max_bytes = max_jobs_per_owner, max_bytes
+        self._max_jobs, self._max_bytes = max_jobs, max_bytes
+        self._max_jobs_per_owner = max_jobs_per_owner
+        self._max_bytes_per_owner = max_bytes_per_owner
         self._jobs = self._bytes = 0
         self._owners: Counter[str] = Counter()
+        self._owners_bytes: Counter[str] = Counter()
         self._fresh_until = 0.0  #: monotonic seconds
         self._enough = 0  #: jobs with which a new count is made
         self._pause_until = 0.0
@@ -45,38 +48,53 @@ class Intake:
         """`Store.add`; all or none. Raises `QueueFull` at once."""
         if self._jobs >= self._enough or monotonic() >= self._fresh_until:
             self._count_soon()
-        if self._jobs + len(jobs) > self._max_jobs:
+        try:
+            self._take(jobs)
+        except QueueFull:
             self._count_soon()
+            raise
+        return self._store.add(jobs)
+
+    def _take(self, jobs: Sequence[Job]) -> None:
+        """Count these in, if there is room for all of them. Raises `QueueFull`."""
+        if self._jobs + len(jobs) > self._max_jobs:
             raise QueueFull(
                 f"{self._jobs} jobs wait to run, of at most {self._max_jobs} (setting: max_queued)"
             )
+        size, owners, owners_bytes = 0, None, None
         if self._max_bytes is not None:
-            self._check_bytes(jobs, self._max_bytes)
+            size = sum(map(_size, jobs))
+            if self._bytes + size > self._max_bytes:
+                raise QueueFull(
+                    f"the jobs that wait to run have {self._bytes} bytes, of at most {self._max_bytes}"
+                    " (setting: max_queued_bytes)"
+                )
         if self._max_jobs_per_owner is not None:
-            self._check_owners(jobs, self._max_jobs_per_owner)
-        self._jobs += len(jobs)
-        return self._store.add(jobs)
-
-    def _check_bytes(self, jobs: Sequence[Job], most: int) -> None:
-        size = sum(len(job.args) + len(job.context or b"") for job in jobs)
-        if self._bytes + size > most:
-            self._count_soon()
-            raise QueueFull(
-                f"the jobs that wait to run have {self._bytes} bytes, of at most {most}"
-                " (setting: max_queued_bytes)"
-            )
-        self._bytes += size
-
-    def _check_owners(self, jobs: Sequence[Job], most: int) -> None:
-        new = Counter(job.owner for job in jobs if job.owner is not None)
-        for owner, count in new.items():
-            if self._owners[owner] + count > most:
-                self._count_soon()
+            owners = Counter(job.owner for job in jobs if job.owner is not None)
+            owner = _one_over(self._max_jobs_per_owner, self._owners, owners)
+            if owner is not None:
                 raise OwnerQueueFull(
-                    f"{self._owners[owner]} jobs of {owner!r} wait to run, of at most {most}"
+                    f"{self._owners[owner]} jobs of {owner!r} wait to run, of at most {self._max_jobs_per_owner}"
                     " (setting: max_queued_per_owner)"
                 )
-        self._owners.update(new)
+        if self._max_bytes_per_owner is not None:
+            owners_bytes = Counter[str]()
+            for job in jobs:
+                if job.owner is not None:
+                    owners_bytes[job.owner] += _size(job)
+            owner = _one_over(self._max_bytes_per_owner, self._owners_bytes, owners_bytes)
+            if owner is not None:
+                raise OwnerQueueFull(
+                    f"the jobs of {owner!r} that wait to run have {self._owners_bytes[owner]} bytes, of at most"
+                    f" {self._max_bytes_per_owner} (setting: max_queued_bytes_per_owner)"
+                )
+        # Only now that none is refused.
+        self._jobs += len(jobs)
+        self._bytes += size
+        if owners:
+            self._owners.update(owners)
+        if owners_bytes:
+            self._owners_bytes.update(owners_bytes)
 
     async def count(self) -> None:
         """Count the queue now; or later, if the store cannot do it."""
@@ -92,7 +110,8 @@ class Intake:
             self._enough = self._jobs + max((self._max_jobs - self._jobs) // 10, 1)
 
     async def _count(self) -> None:
-        known, size, owners = self._jobs, self._bytes, self._owners.copy()
+        known, size = self._jobs, self._bytes
+        owners, owners_bytes = self._owners.copy(), self._owners_bytes.copy()
         if known:
             await self._store.add([])  # what has been added so far is on disk then, and is counted
         queued = await self._store.queued()
@@ -101,6 +120,8 @@ class Intake:
         self._bytes += sum(each.size for each in queued.values()) - size
         self._owners -= owners
         self._owners.update({owner: each.jobs for owner, each in queued.items() if owner})
+        self._owners_bytes -= owners_bytes
+        self._owners_bytes.update({owner: each.size for owner, each in queued.items() if owner})
 
     def _count_soon(self) -> None:
         if monotonic() >= self._pause_until and (self._counting is None or self._counting.done()):
@@ -111,3 +132,13 @@ class Intake:
         if self._counting is not None:
             self._counting.cancel()
             await asyncio.wait({self._counting})
+
+
+def _size(job: Job) -> int:
+    """Bytes, as the store counts them."""
+    return size_of(job.args) + len(job.context or b"")
+
+
+def _one_over(most: int, known: Counter[str], new: Counter[str]) -> str | None:
+    """An owner who would have more than may be."""
+    return next((owner for owner, count in new.items() if known[owner] + count > most), None)

@@ -265,6 +265,11 @@ class Queued(NamedTuple):
     size: int  #: bytes of their arguments and contexts, as they were submitted
 
 
+def size_of(args: str) -> int:
+    """How many bytes a JSON text has."""
+    return len(args) if args.isascii() else len(args.encode())
+
+
 def now_ms() -> int:
     """Wall clock, for what is shown and stored; deadlines inside a process use the monotonic clock."""
     return time.time_ns() // 1_000_000

@@ -121,6 +121,11 @@ class Settings(BaseSettings):
         ge=1,
         description="Bytes that the waiting jobs may have, arguments and sealed requests together; default: any.",
     )
+    max_queued_bytes_per_owner: int | None = Field(
+        None,
+        ge=1,
+        description="... and those of one owner; further ones are refused (429); default: any.",
+    )
     body_timeout: float = Field(
         30.0, gt=0, le=3600, description="Seconds that a body which the job API reads may take."
     )
@@ -154,7 +159,8 @@ class Settings(BaseSettings):
     rate_limit: str | None = Field(
         None,
         pattern=r"^[1-9][0-9]{0,8}/[smh]$",
-        description="Requests that one address may send to one process: 100/s, 600/m or 50/h; default: any.",
+        description="Requests that one client may send to one process, each API key or, without one, each address:"
+        " 100/s, 600/m or 50/h; default: any.",
     )
     rate_burst: int | None = Field(
         None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import InvalidArguments, Problem
 from .idempotency import IdempotencyKey
-from .model import Job, new_job_id, now_ms
+from .model import Job, new_job_id, now_ms, size_of
 from .sealed import pack
 
 if TYPE_CHECKING:
@@ -96,11 +96,6 @@ _CHECKS = {
 }
 
 NO_OPTIONS = Options()
-
-
-def size_of(args: str) -> int:
-    """How many bytes a JSON text has."""
-    return len(args) if args.isascii() else len(args.encode())
 
 
 def check_size(args: str, most: int) -> None:

@@ -1,22 +1,20 @@
 """What no app should see: malformed requests, methods and heads beyond measure, a client's flood."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from ipaddress import IPv6Address
-from time import monotonic_ns
 
 from jobs.settings import Settings
 
+from .api.charge import Charge, Rates, at_hand
 from .api.problems import (
     HEADERS_TOO_LARGE,
     MALFORMED_REQUEST,
     METHOD,
     NOT_IMPLEMENTED,
-    RATE_LIMITED,
     URI_TOO_LONG,
     Refusal,
 )
 from .asgi import App, Message, Receive, Send, refuse
-from .rate import SECOND, RateLimiter, Verdict
 
 METHODS = frozenset({"GET", "HEAD", "QUERY", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """Those of RFC 9110 that an app answers, PATCH (RFC 5789), and QUERY: a GET with a body."""
@@ -50,6 +48,10 @@ def client_address(scope: Message) -> str:
     return str(IPv6Address(int(address) >> 64 << 64))
 
 
+def _unknown(_: Message) -> None:
+    """Nobody is known by the head of a request alone."""
+
+
 class Guard:
     """An ASGI app that refuses what `app` should not see, and passes everything else on.
 
@@ -58,7 +60,8 @@ class Guard:
 
     Args:
         settings: default: those of the environment.
-        client: whom a request's rate is counted for.
+        client: whom a request's rate is counted for while nobody knows who sent it.
+        caller: who sent a request, as far as its head tells; the job API tells of the others.
     """
 
     def __init__(
@@ -67,27 +70,24 @@ class Guard:
         settings: Settings | None = None,
         *,
         client: Callable[[Message], str] = client_address,
+        caller: Callable[[Message], Hashable | None] = _unknown,
     ) -> None:
         self._app = app
         settings = settings or Settings.load()
         self._settings = settings
-        self._client = client
-        self._limiter = None
-        if settings.rate_limit:
-            self._limiter = RateLimiter(settings.rate_limit, settings.rate_burst)
+        self._client, self._caller = client, caller
+        self._rates = Rates(settings) if settings.rate_limit else None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         refusal = self._refusal(scope)
-        if refusal is None and self._limiter is not None and not is_health(scope):
-            verdict = self._limiter.admit(self._client(scope), monotonic_ns())
-            fields = self._rate_fields(self._limiter, verdict)
-            if verdict.admitted:
-                send = _with_fields(send, fields)
-            else:
-                refusal = self._too_often(verdict, fields)
+        if refusal is None and self._rates is not None and not is_health(scope):
+            charge = Charge(self._rates, self._caller(scope), self._client(scope))
+            at_hand.set(charge)
+            send = _with_fields(send, charge)
+            refusal = charge.refusal
         if refusal is None:
             await self._app(scope, receive, send)
         else:
@@ -129,23 +129,6 @@ class Guard:
             )
         return None
 
-    def _too_often(self, verdict: Verdict, fields: dict[str, str]) -> Refusal:
-        settings = self._settings
-        burst = f", {settings.rate_burst} at once" if settings.rate_burst else ""
-        return Refusal(
-            RATE_LIMITED,
-            f"a client may send {settings.rate_limit} requests{burst} (setting: rate_limit)",
-            headers={"Retry-After": str(max(1, _seconds(verdict.wait))), **fields},
-        )
-
-    @staticmethod
-    def _rate_fields(limiter: RateLimiter, verdict: Verdict) -> dict[str, str]:
-        """As in draft-ietf-httpapi-ratelimit-headers."""
-        return {
-            "RateLimit-Policy": f'"default";q={limiter.burst};w={_seconds(limiter.window)}',
-            "RateLimit": f'"default";r={verdict.remaining};t={_seconds(verdict.full)}',
-        }
-
 
 def _ambiguous(why: str) -> Refusal:
     return Refusal(
@@ -166,16 +149,10 @@ def _other_method(method: str) -> Refusal:
     )
 
 
-def _with_fields(send: Send, fields: dict[str, str]) -> Send:
-    more = [(name.lower().encode(), value.encode()) for name, value in fields.items()]
-
+def _with_fields(send: Send, charge: Charge) -> Send:
     async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", ()), *more]}
+        if message["type"].endswith("http.response.start"):
+            message = {**message, "headers": [*message.get("headers", ()), *charge.fields]}
         await send(message)
 
     return sending
-
-
-def _seconds(nanoseconds: int) -> int:
-    return -(-nanoseconds // SECOND)

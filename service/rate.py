@@ -66,5 +66,10 @@ class RateLimiter:
             self._nanoseconds(used_until - here),
         )
 
+    def give_back(self, client: Hashable) -> None:
+        """Undo one admission: it was someone else's."""
+        if client in self._used_until:
+            self._used_until[client] -= self._interval
+
     def _nanoseconds(self, parts: int) -> int:
         return -(-parts // self._scale)

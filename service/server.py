@@ -20,6 +20,7 @@ from quart import Quart
 from jobs import ConfigurationError, Jobs, JobsError
 from jobs.settings import Settings
 
+from .api.principal import by_key
 from .front import Front
 from .guard import Guard
 from .http1 import StrictHTTP1
@@ -104,7 +105,7 @@ async def serve(
         hypercorn.protocol.H11Protocol = StrictHTTP1  # type: ignore[attr-defined]
         server = asyncio.create_task(
             hypercorn_serve(
-                Guard(front, settings),
+                Guard(front, settings, caller=by_key(jobs.keys)),
                 _config(listener, settings),
                 shutdown_trigger=stop.event.wait,
             )

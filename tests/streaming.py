@@ -33,9 +33,12 @@ def hold(file: str) -> None:
 
 
 @contextmanager
-def stream(service: Running, path: str, last: str = "") -> Iterator[Iterator[Told]]:
+def stream(
+    service: Running, path: str, last: str = "", *, key: str = ""
+) -> Iterator[Iterator[Told]]:
     """The events as they come, to the answer's end."""
     headers = {"Last-Event-ID": last} if last else {}
+    headers |= {"Authorization": f"Bearer {key}"} if key else {}
     with closing(http.client.HTTPConnection("127.0.0.1", service.port, timeout=PATIENCE)) as client:
         client.request("GET", path.removeprefix(service.url), headers=headers)
         answer = client.getresponse()

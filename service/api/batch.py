@@ -11,7 +11,7 @@ from quart import Response, request
 from typing_extensions import TypedDict
 
 from jobs import strict_json
-from jobs.errors import InvalidArguments, InvalidJson, JobsError, Problem, UnknownTask
+from jobs.errors import InvalidArguments, InvalidJson, JobsError, Problem, QueueFull, UnknownTask
 from jobs.extension import Jobs
 from jobs.idempotency import IdempotencyKey, fingerprint
 from jobs.keys import Scope
@@ -234,7 +234,7 @@ async def _sent(spool: IO[bytes]) -> AsyncIterator[bytes]:
 
 
 async def _outcomes(jobs: Jobs, lines: Sequence[bytes]) -> bytes:
-    """Submit a job for each line, in one transaction, and say what became of each."""
+    """Submit a job for each line, and say what became of each."""
     base = root()
     understood: list[Submission | Refusal] = []
     for number, line in enumerate(lines):
@@ -247,20 +247,29 @@ async def _outcomes(jobs: Jobs, lines: Sequence[bytes]) -> bytes:
         except JobsError as error:
             understood.append(from_error(error))
     asked = [each for each in understood if isinstance(each, Submission)]
-    told: list[bytes]
-    try:
-        made = await jobs.submit_many(asked, owner=principal().owner) if asked else []
-        told = [b'{"job":%b}\n' % text for text in _texts(made, base)]
-    except JobsError as error:
-        failure = from_error(error)
-        if failure.kind.status == 500:
-            raise
-        told = [_problem_line(failure, base)] * len(asked)
+    told = await _told(jobs, asked, base) if asked else []
     following = iter(told)
     return b"".join(
         _problem_line(each, base) if isinstance(each, Refusal) else next(following)
         for each in understood
     )
+
+
+async def _told(jobs: Jobs, asked: Sequence[Submission], base: str) -> list[bytes]:
+    """Store these in one transaction; a line for each."""
+    try:
+        made = await jobs.submit_many(asked, owner=principal().owner)
+    except QueueFull as error:
+        if len(asked) > 1:  # some may fit
+            each = await asyncio.gather(*(_told(jobs, [one], base) for one in asked))
+            return [line for lines in each for line in lines]
+        return [_problem_line(from_error(error), base)]
+    except JobsError as error:
+        failure = from_error(error)
+        if failure.kind.status == 500:
+            raise
+        return [_problem_line(failure, base)] * len(asked)
+    return [b'{"job":%b}\n' % text for text in _texts(made, base)]
 
 
 def _problem_line(refusal: Refusal, base: str) -> bytes:

@@ -11,9 +11,9 @@ from jobs.errors import InvalidArguments, InvalidJson, Problem
 from jobs.extension import Jobs
 from jobs.idempotency import IdempotencyKey, fingerprint
 from jobs.keys import Scope
-from jobs.model import Job, JobState
+from jobs.model import Job, JobState, size_of
 from jobs.registry import Task
-from jobs.submission import NO_OPTIONS, Options, size_of
+from jobs.submission import NO_OPTIONS, Options
 
 from . import cursor, listing
 from .asking import asked_for, misfit, parts, refused

@@ -1,22 +1,25 @@
 """Who asks, what they may do, and whose jobs they see."""
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from collections.abc import Set as AbstractSet
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 from quart import Request, Response
 
-from jobs.errors import JobNotFound
+from jobs.errors import JobNotFound, StoreError
 from jobs.extension import Jobs
+from jobs.key_ring import KeyRing
 from jobs.keys import Scope
 from jobs.model import Job, JobId, JobQuery
 
+from .charge import at_hand
 from .extension import running
 from .problems import MISSING_SCOPE, UNAUTHENTICATED, Refusal
-from .routes import Route, View, current_request, field
+from .routes import Route, View, current_request
 
 CHALLENGE = 'Bearer realm="quart-jobs"'
 
@@ -28,10 +31,12 @@ class Principal:
     Args:
         owner: whose jobs it submits and sees; None, for an admin only: nobody's in particular.
         scopes: what it may do; `admin` is everything, to everyone's jobs.
+        key: the id of the API key that it showed, if any.
     """
 
     owner: str | None
     scopes: AbstractSet[Scope]
+    key: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scopes", frozenset(map(Scope, self.scopes)))
@@ -42,6 +47,11 @@ class Principal:
     def is_admin(self) -> bool:
         """Whether it sees everyone's jobs."""
         return Scope.ADMIN in self.scopes
+
+    @property
+    def account(self) -> Hashable | None:
+        """Whom its requests are counted for; None: nobody in particular."""
+        return None if self.owner is None else _account(self.key, self.owner)
 
     def may(self, scope: Scope) -> bool:
         """Whether it may do what needs this scope."""
@@ -54,6 +64,11 @@ class Principal:
     def sees_jobs_of(self, owner: str | None) -> bool:
         """Whether the jobs of this owner exist, for this caller."""
         return self.is_admin or owner == self.owner
+
+
+def _account(key: str | None, owner: str) -> Hashable:
+    """Each key of an owner has one of its own."""
+    return key, owner
 
 
 Hook = Callable[[Request], Principal | Awaitable[Principal | None] | None]
@@ -70,6 +85,22 @@ _principal: ContextVar[Principal] = ContextVar("jobs_principal")
 def principal() -> Principal:
     """Who sent the request at hand, in a view whose route has a scope."""
     return _principal.get()
+
+
+def still_good() -> Callable[[], Awaitable[bool]] | None:
+    """Asks, while the answer to the request at hand goes on, whether the API key in it is good still; None where
+    there was none."""
+    key, keys = principal().key, running().keys
+    if key is None:
+        return None
+
+    async def good() -> bool:
+        try:
+            return await keys.holds(key)
+        except StoreError:
+            return False
+
+    return good
 
 
 async def visible_job(job_id: str) -> Job:
@@ -100,6 +131,8 @@ def for_callers(route: Route, hook: Hook | None) -> View:
 
     async def admitted(**arguments: str) -> Response:
         asker = await _asker(hook)
+        if (charge := at_hand.get()) is not None and asker.account is not None:
+            charge.move(asker.account)
         if not asker.may(scope):
             raise _not_allowed(scope, "this")
         _principal.set(asker)
@@ -111,18 +144,29 @@ def for_callers(route: Route, hook: Hook | None) -> View:
 async def key_principal(request: Request) -> Principal | None:
     """Who sent a request, by the API key in its `Authorization: Bearer …`; for a hook that knows other
     callers too. Raises `NotRunning`, `StoreError`."""
-    text = _key_given(request)
+    text = _key_given(request.scope)
     if text is None:
         return None
     key = await running().keys.find(text)
-    return None if key is None else _made(key.owner, key.scopes)
+    return None if key is None else _made(key.owner, key.scopes, key.id)
 
 
-def _key_given(request: Request) -> str | None:
-    given = field(request, "Authorization")
+def by_key(keys: KeyRing) -> Callable[[Any], Hashable | None]:
+    """Tells by the head of a request alone whom it is counted for: a good API key, if one is in it."""
+
+    def account(scope: Any) -> Hashable | None:
+        text = _key_given(scope)
+        key = None if text is None else keys.recall(text)
+        return None if key is None else _account(key.id, key.owner)
+
+    return account
+
+
+def _key_given(scope: Any) -> str | None:
+    given = [value for name, value in scope["headers"] if name == b"authorization"]
     if len(given) != 1:
         return None
-    scheme, _, text = given[0].partition(" ")
+    scheme, _, text = given[0].decode("latin-1").partition(" ")
     return text.strip(" ") if scheme.lower() == "bearer" else None
 
 
@@ -136,7 +180,7 @@ async def _asker(hook: Hook | None) -> Principal:
             return ANYONE
         here = current_request()
         # The key first: it may be the news that keys are wanted from now on.
-        found = None if _key_given(here) is None else await key_principal(here)
+        found = None if _key_given(here.scope) is None else await key_principal(here)
         if found is None and not await _wants_keys(jobs):
             return ANYONE
     if found is None:

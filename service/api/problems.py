@@ -152,14 +152,16 @@ RATE_LIMITED = ProblemType(
     "rate-limited",
     429,
     "Too many requests from one client",
-    "Nothing was done. Send the request again after the seconds in Retry-After (setting: rate_limit).",
+    "Nothing was done. Send the request again after the seconds in Retry-After. Requests are counted by API key, or by"
+    " address where there is no good one (setting: rate_limit).",
     headers=("Retry-After", "RateLimit", "RateLimit-Policy"),
 )
 OWNER_QUEUE_FULL = ProblemType(
     "owner-queue-full",
     429,
     "Too many jobs of one owner wait to run",
-    "Nothing was stored. Send the request again after the seconds in Retry-After (setting: max_queued_per_owner).",
+    "Nothing was stored. Send the request again after the seconds in Retry-After (settings: max_queued_per_owner,"
+    " max_queued_bytes_per_owner).",
     headers=("Retry-After",),
 )
 HEADERS_TOO_LARGE = ProblemType(

@@ -11,7 +11,7 @@ from quart import Request, Response, request
 
 from jobs.keys import Scope
 
-from .problems import MISSING_SCOPE, UNAUTHENTICATED, ProblemType
+from .problems import MISSING_SCOPE, RATE_LIMITED, UNAUTHENTICATED, ProblemType
 
 Method = Literal["GET", "POST", "DELETE"]
 View = Callable[..., Awaitable[Response]]
@@ -111,7 +111,7 @@ class Routes:
     ) -> Callable[[View], View]:
         """Declare the decorated view; `facts` are the other fields of `Route`."""
         if scope is not None:
-            problems = (UNAUTHENTICATED, MISSING_SCOPE, *problems)
+            problems = (UNAUTHENTICATED, MISSING_SCOPE, RATE_LIMITED, *problems)
 
         def declare(view: View) -> View:
             self._routes.append(

@@ -1,8 +1,9 @@
 """Answers that go on: server-sent events (WHATWG HTML, 9.2)."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from functools import lru_cache
+from time import monotonic
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -15,6 +16,7 @@ from jobs.model import Job
 
 from . import times
 from .extension import running
+from .principal import still_good
 from .problems import TOO_MANY_STREAMS, Refusal
 from .render import error_object
 from .routes import Answer, Parameter, current_request, field
@@ -63,11 +65,19 @@ def stream_of_all(wants: Callable[[JobEvent], bool]) -> Response:
 
 
 async def _body(
-    steps: Steps, written: Callable[[Sequence[JobEvent]], bytes]
+    steps: Steps,
+    written: Callable[[Sequence[JobEvent]], bytes],
+    good: Callable[[], Awaitable[bool]] | None,
+    every: float,
 ) -> AsyncIterator[bytes]:
     async with aclosing(steps):
         head = _RETRY
+        asked = monotonic()
         async for step in steps:
+            if good is not None and monotonic() - asked >= every:
+                if not await good():
+                    return
+                asked = monotonic()
             yield head + (written(step) or _BEAT)
             head = b""
 
@@ -83,7 +93,8 @@ def _response(steps: Steps, written: Callable[[Sequence[JobEvent]], bytes]) -> R
             headers={"Retry-After": "5"},
         )
     head = current_request().method == "HEAD"
-    response = Response(b"" if head else _body(steps, written), 200, content_type=MEDIA_TYPE)
+    body = b"" if head else _body(steps, written, still_good(), running().settings.heartbeat)
+    response = Response(body, 200, content_type=MEDIA_TYPE)
     response.timeout = None
     response.headers.update(HEADERS)
     return response

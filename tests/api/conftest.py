@@ -60,10 +60,10 @@ class Api:
         job: dict[str, Any] = await answer.get_json()
         return job
 
-    async def ended(self, job: dict[str, Any]) -> dict[str, Any]:
+    async def ended(self, job: dict[str, Any], **headers: str) -> dict[str, Any]:
         """The job object, once it has ended."""
         await self._jobs.ended(job["id"], timeout=20)
-        answer = await self.client.get(job["links"]["self"])
+        answer = await self.client.get(job["links"]["self"], headers=headers)
         seen: dict[str, Any] = await answer.get_json()
         return seen
 

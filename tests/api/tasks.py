@@ -92,9 +92,9 @@ def typed(
 
 
 @task(name="api.breed")
-async def breed() -> str:
+async def breed(size: int = 1) -> str:
     """Submit another job, and say which."""
-    return (await echo.delay(1)).id
+    return (await echo.delay("x" * size)).id
 
 
 @task(name="api.report")

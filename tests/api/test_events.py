@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 from quart import Quart
 
+from jobs import key_ring
+from jobs.errors import StoreError
 from jobs.events import EventKind
-from jobs.keys import Scope, new_key
+from jobs.keys import ApiKey, Scope, new_key
 from jobs.model import ErrorKind, Job, JobError, JobState, Outcome, new_job_id, now_ms
 from jobs.protocols import Wrote
 from jobs.settings import Settings
 from jobs.stores import open_store
+from service.api import sse
 from service.api.schemas import EventObject, LogList
 from tests.api.conftest import Api, problem
 from tests.following import PATIENCE, Told, following
@@ -355,6 +358,98 @@ async def test_who_follows_all_sees_the_callers_own_jobs(app: Quart, api: Api) -
         assert told.data["job"] == (await answer.get_json())["id"]
         assert await everyones.next()
         assert await everyones.next()
+
+
+# Until when a caller may read
+
+
+@pytest.fixture
+def heartbeat(app: Quart, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = app.extensions["jobs"]
+    monkeypatch.setattr(jobs, "settings", jobs.settings.model_copy(update={"heartbeat": 0.05}))
+
+
+async def _key(app: Quart, **facts: Any) -> tuple[ApiKey, dict[str, str]]:
+    key, text = new_key("ann", **facts)
+    await app.extensions["jobs"].keys.add(key)
+    return key, {"Authorization": f"Bearer {text}"}
+
+
+@pytest.mark.usefixtures("heartbeat")
+@pytest.mark.parametrize("ending", ["revoked", "expired"])
+async def test_a_stream_ends_when_its_key_does(
+    app: Quart, api: Api, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    key, ann = await _key(app, lasts=600)
+    _, bob = await _key(app)
+    body = {"task": "api.echo", "countdown": 600}
+    job = await (await api.client.post("/jobs", json=body, headers=ann)).get_json()
+    path = job["links"]["events"]
+    log = path.replace("/events", "/logs")
+    async with (
+        following(app, path, **ann) as of_job,
+        following(app, "/events", **ann) as of_all,
+        following(app, log, Accept="text/event-stream", **ann) as of_log,
+        following(app, "/events", **bob) as others,
+    ):
+        streams = (of_job, of_all, of_log, others)
+        for stream in streams:
+            assert await stream.open() == 200
+        for stream in streams:  # a key that is good is found to be so
+            for _ in range(3):
+                await stream.beat()
+        if ending == "revoked":
+            await app.extensions["jobs"].keys.revoke(key.id)
+        else:
+            monkeypatch.setattr(key_ring, "now_ms", lambda: key.expires_at)
+        for stream in (of_job, of_all, of_log):
+            assert await stream.all() == []
+        for _ in range(3):
+            await others.beat()
+    await problem(await api.client.get(path, headers=ann), 401, "unauthenticated")
+
+
+async def test_a_key_is_looked_at_every_heartbeat_and_not_for_every_event(
+    app: Quart, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, ann = await _key(app)
+    _, other = await _key(app)
+    jobs = app.extensions["jobs"]
+    clock, looks, holds = [0.0], [], jobs.keys.holds
+
+    async def counted(key_id: str) -> bool:
+        looks.append(clock[0])
+        return bool(await holds(key_id))
+
+    monkeypatch.setattr(sse, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(jobs.keys, "holds", counted)
+    async with following(app, "/events?event=submitted", **ann) as stream:
+        await stream.open()
+        for _ in range(9):
+            clock[0] += jobs.settings.heartbeat / 4
+            await api.client.post("/jobs", json={"task": "api.echo"}, headers=other)
+            await stream.until("submitted")
+        assert looks == [jobs.settings.heartbeat, 2 * jobs.settings.heartbeat]
+        await jobs.keys.revoke(key.id)
+        clock[0] += jobs.settings.heartbeat
+        told = len(stream.told)
+        await api.client.post("/jobs", json={"task": "api.echo"}, headers=other)
+        assert len(await stream.all()) == told
+
+
+@pytest.mark.usefixtures("heartbeat")
+async def test_a_stream_whose_key_cannot_be_looked_up_ends(
+    app: Quart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, ann = await _key(app)
+
+    async def holds(_: str) -> bool:
+        raise StoreError("the disk is gone")
+
+    async with following(app, "/events", **ann) as stream:
+        await stream.open()
+        monkeypatch.setattr(app.extensions["jobs"].keys, "holds", holds)
+        assert await stream.all() == []
 
 
 # What a job writes

@@ -1,14 +1,18 @@
 """What a client is told when too many jobs wait."""
 
 import asyncio
+import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from quart import Quart
 
 from jobs import Jobs
 from jobs.errors import QueueFull
 from jobs.settings import Settings
+from tests import postgres
 from tests.api.conftest import Api, problem
 from tests.api.tasks import echo
 from tests.api.test_auth import Keys
@@ -22,8 +26,20 @@ def limits() -> dict[str, int]:
 
 
 @pytest.fixture
-def settings(settings: Settings, limits: dict[str, int]) -> Settings:
-    return settings.model_copy(update=limits)
+def store() -> str:
+    return "sqlite"
+
+
+@pytest.fixture
+def settings(settings: Settings, limits: dict[str, int], store: str) -> Iterator[Settings]:
+    if store == "sqlite":
+        yield settings.model_copy(update=limits)
+        return
+    server = postgres.shared()
+    server.ask("DROP SCHEMA IF EXISTS quart_jobs CASCADE")
+    theirs = {"database": server.url, "secret_key": SecretStr("k" * 40)}
+    yield settings.model_copy(update=limits | theirs)
+    server.ask("DROP SCHEMA IF EXISTS quart_jobs CASCADE")
 
 
 async def submit(api: Api, **headers: str) -> Any:
@@ -94,6 +110,63 @@ async def test_the_bytes_that_wait_have_a_limit(api: Api) -> None:
         await taken(api, body)
     document = await problem(await api.client.post("/jobs", json=body), 503, "queue-full")
     assert "max_queued_bytes" in document["detail"]
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+@pytest.mark.parametrize("limits", [{"max_queued_bytes_per_owner": 5000}])
+async def test_the_bytes_of_an_owner_that_wait_have_a_limit(app: Quart, api: Api) -> None:
+    keys = Keys(app)
+    ann, bob = await keys("ann"), await keys("bob")
+    body = ECHO | {"args": {"value": "x" * 2000}}
+    first, _ = [await taken(api, body, **ann) for _ in range(2)]
+    for path, sent in (("/jobs", body), ("/jobs/batch", {"jobs": [ECHO, body]})):
+        answer = await api.client.post(path, json=sent, headers=ann)
+        document = await problem(answer, 429, "owner-queue-full")
+        assert "of 'ann' that wait to run have" in document["detail"]
+        assert "(setting: max_queued_bytes_per_owner)" in document["detail"]
+        assert int(answer.headers["Retry-After"]) >= 1
+        assert (await api.client.post(path, json=sent, headers=bob)).status_code == 202
+    assert (await api.client.get(first["links"]["self"], headers=ann)).status_code == 200
+    await api.client.delete(first["links"]["self"], headers=ann)
+    await taken(api, body, **ann)
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+@pytest.mark.parametrize("limits", [{"max_queued_bytes_per_owner": 5000}])
+async def test_what_a_job_submits_is_of_its_owners_bytes(app: Quart, api: Api) -> None:
+    ann = await Keys(app)("ann")
+    bob = await Keys(app)("bob")
+    breed = {"task": "api.breed", "args": [3000], "max_attempts": 1}
+    await taken(api, ECHO | {"args": {"value": "x" * 3000}}, **ann)
+    job = await api.ended(await taken(api, breed, **ann), **ann)
+    assert (job["state"], job["error"]["type"]) == ("FAILURE", "OwnerQueueFull")
+    job = await api.ended(await taken(api, breed, **bob), **bob)
+    assert job["state"] == "SUCCESS"
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+@pytest.mark.parametrize(
+    ("limits", "slug"),
+    [
+        ({"max_queued_bytes_per_owner": 5000}, "owner-queue-full"),
+        ({"max_queued_per_owner": 3}, "owner-queue-full"),
+        ({"max_queued": 3}, "queue-full"),
+    ],
+)
+async def test_of_lines_that_are_each_for_themselves_those_are_taken_that_fit(
+    app: Quart, api: Api, slug: str
+) -> None:
+    ann = await Keys(app)("ann")
+    lines = [json.dumps(ECHO | {"args": {"value": "x" * 1000}})] * 9
+    headers = ann | {"Content-Type": "application/jsonl"}
+    answer = await api.client.post("/jobs/batch", data="\n".join(lines), headers=headers)
+    told = [json.loads(line) for line in (await answer.get_data(as_text=True)).splitlines()]
+    assert [set(each) for each in told] == [{"job"}] * 3 + [{"problem"}] * 6
+    assert {each["problem"]["type"] for each in told[3:]} == {f"/problems/{slug}"}
+    listed = await (await api.client.get("/jobs", headers=ann)).get_json()
+    assert [each["id"] for each in reversed(listed["jobs"])] == [
+        each["job"]["id"] for each in told[:3]
+    ]
 
 
 @pytest.mark.parametrize("limits", [{"max_queued": 5, "lanes": 0}])

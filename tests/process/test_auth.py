@@ -11,6 +11,7 @@ import pytest
 from jobs import key_ring
 from jobs.keys import parts
 from tests.running import Running, Starter, starter, until
+from tests.streaming import stream
 
 start = pytest.fixture(starter)
 
@@ -80,16 +81,18 @@ def test_a_key_made_while_the_service_runs_is_good_and_soon_is_not_once_revoked(
     start: Starter,
 ) -> None:
     start.write("mine.py", TASKS)
-    service = start.serve("--tasks", "mine")
+    service = start.serve("--tasks", "mine", JOBS_HEARTBEAT="0.2")
     assert service.get("/jobs").status == 200
     key = create(start, "--name", "ci")
     until(lambda: service.get("/jobs").status == 401)
     assert service.ask("GET", "/jobs", headers=bearer(key)).status == 200
 
-    start.quart_jobs("keys", "revoke", key.split("_")[1]).says("revoked")
-    since = time.monotonic()
-    until(lambda: service.ask("GET", "/jobs", headers=bearer(key)).status == 401)
-    assert time.monotonic() - since < key_ring.MAX_AGE + 3  # its own start-up and this machine's
+    with stream(service, "/events", key=key) as events:
+        start.quart_jobs("keys", "revoke", key.split("_")[1]).says("revoked")
+        since = time.monotonic()
+        until(lambda: service.ask("GET", "/jobs", headers=bearer(key)).status == 401)
+        assert list(events) == []  # the stream ends, as all that was let in by the key
+        assert time.monotonic() - since < key_ring.MAX_AGE + 3  # this machine's leisure
 
 
 @pytest.mark.parametrize("task", ["breed", "breed_async"])

@@ -1,5 +1,6 @@
 """What `quart-jobs serve` does not let through to any app, and who it does not wait for."""
 
+import asyncio
 import http.client
 import json
 import re
@@ -7,12 +8,15 @@ import select
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 
+from jobs.keys import new_key
+from jobs.settings import Settings
+from service import key_commands
 from tests.running import PATIENCE, Running, Starter, starter, until
 
 start = pytest.fixture(starter)
@@ -301,6 +305,7 @@ def test_a_second_request_in_the_same_breath_is_answered_in_turn(service: Runnin
     ids=["60 kB", "200 kB", "3,000", "101"],
 )
 def test_too_much_head_is_refused(service: Running, path: str, fields: bytes) -> None:
+    """Fault row 25."""
     sent = b"GET %b HTTP/1.1\r\nHost: a\r\n%b\r\n" % (path.encode(), fields)
     refused(service, sent, 431, "headers-too-large")
     assert "/own/large" not in service.get("/reached").json()
@@ -521,3 +526,33 @@ def test_each_client_has_a_rate_of_its_own(start: Starter) -> None:
     ) as other:
         other.sendall(b"GET /own/x HTTP/1.1\r\nHost: a\r\n\r\n")
         assert other.recv(12) == b"HTTP/1.1 200"
+
+
+def test_who_has_a_key_is_not_held_up_by_who_has_none_at_the_same_address(start: Starter) -> None:
+    database = str(start.folder / "jobs.db")
+    (ann, good), (bob, other) = (new_key(name) for name in ("ann", "bob"))
+    for key in (ann, bob):
+        asyncio.run(key_commands.add(Settings(database=database), key))
+    service = served(start, JOBS_DATABASE=database, JOBS_RATE_LIMIT="4/h")
+
+    def statuses(text: str, times: int) -> list[int]:
+        headers = {"Authorization": f"Bearer {text}"}
+        return [service.ask("GET", "/jobs", headers=headers).status for _ in range(times)]
+
+    wrong = good[:-5] + ("AAAAA" if good[-5:] != "AAAAA" else "BBBBB")
+    assert statuses(good, 1) == [200]
+    assert statuses(wrong, 6) == [401] * 4 + [429] * 2
+    assert statuses(good, 5) == [200] * 3 + [429] * 2
+    assert statuses(other, 5) == [200] * 4 + [429]
+    assert statuses(good, 5) == [429] * 5
+    with closing(
+        http.client.HTTPConnection(
+            "127.0.0.1", service.port, timeout=PATIENCE, source_address=("127.0.0.2", 0)
+        )
+    ) as elsewhere:
+        elsewhere.request("GET", "/jobs", headers={"Authorization": f"Bearer {good}"})
+        assert elsewhere.getresponse().status == 429
+        elsewhere.close()
+        elsewhere.request("GET", "/reached")
+        asked = json.loads(elsewhere.getresponse().read())
+    assert asked.count("/jobs") == 1 + 4 + 3 + 4, "what was refused was not for the app to see"

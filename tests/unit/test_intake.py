@@ -194,6 +194,40 @@ async def test_bytes_have_a_limit(queue: Queue) -> None:
     await way.close()
 
 
+async def test_an_owners_bytes_have_a_limit(queue: Queue) -> None:
+    queue.waiting = {"ann": Queued(1, 70), "bob": Queued(1, 5), None: Queued(50, 5000)}
+    way = made(queue, max_bytes_per_owner=100)
+    await way.count()
+    ten, twenty = '"12345678"', '"éééé1234567890"'
+    await way.add([new_job(owner="ann", args=ten, context=b"1234567890"), new_job(args=ten)])
+    with pytest.raises(
+        OwnerQueueFull, match=r"'ann'.* 90 bytes, .* 100 .*max_queued_bytes_per_owner"
+    ):
+        way.add([new_job(owner="bob", args=ten), new_job(owner="ann", args=twenty)])
+    with pytest.raises(OwnerQueueFull):
+        way.add([new_job(owner="bob", args=twenty)] * 5)
+    await way.add([new_job(owner="ann", args=ten), new_job(owner="bob", args=twenty)])
+    queue.holds(1, size=95, owner="bob")
+    with pytest.raises(OwnerQueueFull):
+        way.add([new_job(owner="ann", args=ten)])
+    await recounted(queue)
+    await way.add([new_job(owner="ann", args=twenty)] * 4)
+    with pytest.raises(OwnerQueueFull):
+        way.add([new_job(owner="bob", args=ten)])
+    await way.close()
+
+
+async def test_what_one_limit_refuses_is_counted_by_no_other(queue: Queue) -> None:
+    way = made(queue, max_bytes=100, max_jobs_per_owner=1, max_bytes_per_owner=50)
+    await way.count()
+    for count, size in ((2, 20), (1, 60)) * 5:
+        with pytest.raises(OwnerQueueFull):
+            way.add([new_job(owner="ann", args="1" * size)] * count)
+    await way.add([new_job(owner="ann", args="1" * 50)])
+    await way.add([new_job(owner="bob", args="1" * 50)])
+    await way.close()
+
+
 async def test_a_count_that_fails_is_made_later_and_keeps_no_job_out(queue: Queue) -> None:
     way = made(queue, max_jobs=10)
     await way.count()

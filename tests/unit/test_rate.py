@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.settings import Settings
+from service.api.charge import Charge, Rates
 from service.rate import SECOND, RateLimiter
 
 PERIODS = {"s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND}
@@ -74,6 +76,26 @@ def test_what_is_said_of_the_future_comes_true(
     assert limiter.admit("a", now + verdict.full).remaining == burst - 1
 
 
+@given(limits, gaps, st.booleans())
+def test_what_is_given_back_was_never_taken(
+    limit: tuple[int, str, int], gaps: list[int], before: bool
+) -> None:
+    number, unit, burst = limit
+    one, other = (RateLimiter(f"{number}/{unit}", burst) for _ in range(2))
+    now = 0
+    for gap in gaps:
+        now += gap
+        for limiter in (one, other) if before else (one,):
+            limiter.admit("a", now)
+    if one.admit("b", now).admitted:
+        one.give_back("b")
+    if one.admit("a", now).admitted:
+        one.give_back("a")
+    one.give_back("c")
+    for client in "ab" if before else "b":
+        assert one.admit(client, now) == other.admit(client, now)
+
+
 def test_the_burst_is_the_rates_own_number_unless_it_is_said() -> None:
     assert RateLimiter("600/m").burst == 600
     assert RateLimiter("600/m").window == 60 * SECOND
@@ -96,6 +118,15 @@ def test_who_was_longest_unseen_is_forgotten_when_there_are_too_many() -> None:
     assert len(limiter._used_until) == 3
     assert [limiter.admit(client, 0).admitted for client in "acd"] == [False] * 3
     assert limiter.admit("b", 0).admitted
+
+
+def test_who_has_many_addresses_fills_no_memory_and_has_no_caller_forgotten() -> None:
+    rates = Rates(Settings(rate_limit="1/h"))
+    assert Charge(rates, "ann", "").refusal is None
+    for number in range(10_100):
+        Charge(rates, None, f"2001:db8:{number:x}::")
+    assert len(rates.addresses._used_until) == 10_000
+    assert Charge(rates, "ann", "").refusal is not None
 
 
 @pytest.mark.parametrize("rate", ["", "100", "0/s", "100/d", "-1/s", "1.5/s", "100/s\n", "100 / s"])
