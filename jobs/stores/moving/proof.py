@@ -49,10 +49,13 @@ def proven(
     here, there = _Tally(), _Tally()
     first: Row | None = None
     for our, their in zip_longest(ours, theirs):
-        for tally, row in ((here, our), (there, their)):
-            if row is not None:
-                tally.add("" if kind is None else row[kind], repr(row).encode())
-        if our != their and first is None:
+        same = our == their
+        text = repr(our).encode()
+        if our is not None:
+            here.add("" if kind is None else our[kind], text)
+        if their is not None:
+            there.add("" if kind is None else their[kind], text if same else repr(their).encode())
+        if not same and first is None:
             first = our or their
     counted, found = here.counts(), there.counts()
     for each in sorted(counted.keys() | found.keys()):
