@@ -1,5 +1,5 @@
-"""`quart-jobs move …`, killed at a point of its way: `killed_move.py POINT move …`, where POINT is `before` or
-`after`, and the name of a step: `after:Source.hold`."""
+"""`quart-jobs move …`, killed again and again: `killed_move.py POINT,… move …`. A POINT is `before` or `after`, and
+the name of a step: `after:Source.hold`. A process dies at each, one after another; the last goes to the end."""
 
 import os
 import signal
@@ -27,5 +27,12 @@ def kill_at(point: str) -> None:
 
 
 if __name__ == "__main__":
-    kill_at(sys.argv.pop(1))
+    for point in sys.argv.pop(1).split(","):
+        if not (pid := os.fork()):
+            kill_at(point)
+            main()
+        _, status = os.waitpid(pid, 0)
+        if not os.WIFSIGNALED(status):
+            sys.exit(f"nobody came by {point}")
+        print("killed", point, flush=True)
     main()

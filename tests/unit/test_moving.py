@@ -3,6 +3,7 @@
 import asyncio
 import re
 import sqlite3
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from click.testing import CliRunner
 
 from jobs.errors import (
     ConfigurationError,
@@ -22,6 +24,8 @@ from jobs.events import START
 from jobs.keys import Scope, new_key
 from jobs.model import JobQuery, JobState, now_ms
 from jobs.protocols import Progress, Store, Wrote
+from jobs.settings import Settings
+from jobs.stores.checkup import examine
 from jobs.stores.migrate import migrate
 from jobs.stores.moved import Stage
 from jobs.stores.moving import course, source
@@ -29,8 +33,10 @@ from jobs.stores.moving.proof import Differs
 from jobs.stores.moving.source import Source
 from jobs.stores.moving.tables import EVERY, LEFT_BEHIND, Portion
 from jobs.stores.postgres import PostgresStore, destination
+from jobs.stores.postgres.checkup import _moves
 from jobs.stores.postgres.destination import Destination
 from jobs.stores.sqlite import SQLiteStore
+from service import cli
 from tests import postgres
 from tests.store_play import claimed_one, ended, failure, ids, invocations, new_job, new_jobs
 
@@ -287,6 +293,22 @@ async def test_a_job_that_does_not_end_in_time_is_named_and_all_goes_on_as_befor
     assert way.move() is not None
 
 
+async def test_a_running_job_is_waited_for(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with way.file() as store:
+        job = await claimed_one(store)
+
+        async def end() -> None:
+            child = new_job()  # of the running job
+            await store.add([child])
+            await store.finish([ended(job)])
+
+        async with amid(monkeypatch, Source, "running", end):
+            await asyncio.to_thread(way.move)
+    async with way.server() as store:
+        states = [each.state for each in (await store.find(JobQuery())).jobs]
+        assert states == [JobState.PENDING, JobState.SUCCESS]
+
+
 # --- interrupted
 
 
@@ -494,6 +516,9 @@ async def test_a_service_is_refused_by_a_place_where_not_all_has_arrived(way: Wa
         DatabaseMoved, match=rf"jobs of {way.path} are being moved .* not all are there"
     ):
         await way.server().__aenter__()
+    with destination.opened(way.url, lambda _: (), busy_timeout=5.0, schema=way.schema) as theirs:
+        (finding,) = _moves(theirs._connection)
+    assert str(way.path) in finding.said
 
 
 def test_a_begun_move_goes_nowhere_else(way: Way) -> None:
@@ -546,6 +571,77 @@ def test_a_user_without_rights_is_told_what_is_missing(way: Way) -> None:
         way.move()
     way.ask(f"CREATE SCHEMA {way.schema} AUTHORIZATION {name}")
     assert way.move() is not None
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("jobs.db postgresql://jobs:hush@127.0.0.1:1/x", 1, "cannot be reached"),
+        ("jobs.db {url} --abort", 2, "no move from .*jobs.db was begun: nothing to undo"),
+        ("none.db {url}", 2, "there is no database at .*none.db"),
+        ("jobs.db other.db", 2, "no PostgreSQL address .* quart-jobs backup"),
+        ("{url} jobs.db", 2, "jobs move from a SQLite file to PostgreSQL, and not back"),
+        ("jobs.db {nowhere}", 2, 'database "nowhere" does not exist'),
+    ],
+)
+def test_what_cannot_be_moved_is_said_in_one_line(
+    way: Way, monkeypatch: pytest.MonkeyPatch, words: str, code: int, said: str
+) -> None:
+    monkeypatch.chdir(way.path.parent)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    migrate(way.path)
+    nowhere = way.url.replace("/postgres?", "/nowhere?")
+    arguments = [word.format(url=way.url, nowhere=nowhere) for word in words.split()]
+    result = CliRunner().invoke(cli.main, ["move", *arguments])
+    assert (result.exit_code, result.output.count("\n")) == (code, 1), result.output
+    assert re.match(f"quart-jobs: .*{said}", result.output)
+    assert "hush" not in result.output
+
+
+def test_a_copy_that_is_not_the_same_ends_the_command_with_code_one(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    postgres.shared().ask("DROP SCHEMA IF EXISTS quart_jobs CASCADE")
+    asyncio.run(add_one(way))
+    words = ["move", str(way.path), way.url]
+
+    def analyze(_: Destination) -> None:
+        postgres.shared().ask("UPDATE quart_jobs.jobs SET priority = 9")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Destination, "analyze", analyze)
+        red = CliRunner().invoke(cli.main, words)
+    assert red.exit_code == 1
+    assert "jobs PENDING is not the same on both sides: 1 rows, sha256 " in red.output
+    green = CliRunner().invoke(cli.main, words)
+    assert (green.exit_code, "all rows are the same on both sides" in green.output) == (0, True)
+    postgres.shared().ask("DROP SCHEMA quart_jobs CASCADE")
+
+
+async def add_one(way: Way) -> None:
+    async with way.file() as store:
+        await store.add([new_job()])
+
+
+async def test_doctor_tells_of_a_move(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    await add_one(way)
+    told = []
+    for point in ("after:Destination.begin", "after:Source.hold", "after:Source.close"):
+        killed(way, monkeypatch, point)
+        told.append(found(way))
+    way.move()
+    told.append(found(way))
+    levels = ["warning", "problem", "problem", "problem"]
+    assert [level for level, _ in told] == levels
+    words = ["was begun", "no job of", "are being moved to", "have moved to"]
+    assert [word in said for word, (_, said) in zip(words, told, strict=True)] == [True] * 4
+
+
+def found(way: Way) -> tuple[str, str]:
+    settings = Settings(database=str(way.path))
+    ((level, said),) = [(str(f.level), f.said) for f in examine(settings) if f.subject == "move"]
+    return level, said
 
 
 # --- the tables
