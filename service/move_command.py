@@ -35,7 +35,7 @@ def move(settings: Settings, file: str, address: str, *, wait: float, say: Say) 
         say(
             "start services with JOBS_DATABASE set to the new address; the file stays, and refuses them"
         )
-        _tell_of_the_key(ours, say)
+        _tell_of_the_key(settings, ours, say)
 
 
 def abort(settings: Settings, file: str, address: str, *, say: Say) -> None:
@@ -85,9 +85,9 @@ def _table(moved: Moved) -> Iterator[str]:
             yield f"  {name:9} {kind:12} {count.rows:>11,}  sha256 {count.sha256}"
 
 
-def _tell_of_the_key(ours: Source, say: Say) -> None:
+def _tell_of_the_key(settings: Settings, ours: Source, say: Say) -> None:
     key, sealed = key_file(ours.path), ours.sealed()
-    if key.exists():
+    if key.exists() and not settings.secret_key:
         say(
             f"requests are sealed with the key in {key}: give every service its content as JOBS_SECRET_KEY"
             + (f", for {sealed} unfinished jobs need it" if sealed else "")

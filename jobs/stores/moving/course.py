@@ -96,7 +96,7 @@ def move(source: Source, there: Destination, *, wait: float, tell: Tell) -> Move
         counts = {table.name: _proven(source, there, table) for table in EVERY}
     except Differs:
         there.clear(mark.token)
-        source.restore()
+        source.undo()
         raise
     there.finish(mark.token)
     source.leave(there.location)
@@ -118,7 +118,7 @@ def abort(source: Source, there: Destination) -> None:
         there.clear(mark.token)
     elif mark.target != there.location:
         raise _begun_elsewhere(source, mark)
-    source.restore()
+    source.undo()
 
 
 def _begun(source: Source, there: Destination) -> Mark:
@@ -136,7 +136,7 @@ def _begun(source: Source, there: Destination) -> Mark:
         there.begin(mark.token, str(source.path))
     except JobsError:
         with suppress(StoreError):
-            source.restore()
+            source.undo()
         raise
     return mark
 
@@ -192,14 +192,15 @@ def _close(source: Source, there: Destination, wait: float, tell: Tell) -> None:
         deadline = time.monotonic() + wait
         while True:
             source.reap()
-            while _catch_up(source, there) > FEW_NOTES:
-                pass
+            few = _catch_up(source, there) < FEW_NOTES
+            late = time.monotonic() >= deadline
             running = source.running()
-            if not running and source.close(there.location):
+            if not running and (few or late) and source.close(there.location):
                 return
-            if time.monotonic() >= deadline:
+            if running and late:
                 raise StoreBusy(_still_running(running, wait))
-            time.sleep(_LOOK_EVERY)
+            if few:
+                time.sleep(_LOOK_EVERY)
     except BaseException:
         source.let_go()
         raise

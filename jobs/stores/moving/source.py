@@ -105,7 +105,7 @@ class Source:
             self._drop(connection, "move_*")
             self._shut(connection, target, Stage.MOVED)
 
-    def restore(self) -> None:
+    def undo(self) -> None:
         """As if no move had been begun."""
         with self._writing() as connection:
             self._drop(connection, "move_*")
