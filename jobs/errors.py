@@ -29,6 +29,7 @@ JobsError
     │       └── OwnerQueueFull  ... of this owner
     ├── StoreFull               no disk space
     └── DatabaseUnusable        garbage, read-only, newer, missing folder, network file system
+        └── DatabaseMoved       its jobs are, or are about to be, in another
 
 JobInterrupted (BaseException)  raised inside a task to stop it
 """
@@ -212,6 +213,10 @@ class StoreFull(StoreError):
 
 class DatabaseUnusable(StoreError, ConfigurationError):
     """The database is garbage, read-only, newer than this code, in a missing folder or on a network file system."""
+
+
+class DatabaseMoved(DatabaseUnusable):
+    """Its jobs are, or are about to be, in another database, which the message names."""
 
 
 class JobInterrupted(BaseException):

@@ -25,7 +25,7 @@ from jobs.stores.backup import backup as backup_sqlite
 from jobs.stores.findings import Level
 from jobs.stores.restore import restore as restore_sqlite
 
-from . import key_commands, server
+from . import key_commands, move_command, server
 from .api import takes_keys
 from .doctor import diagnose, report
 from .loading import load
@@ -289,6 +289,40 @@ def restore(source: Path, force: bool, verbose: bool, **flags: Any) -> None:
         )
     if started := copied.census.states.get("STARTED"):
         click.echo(f"{started} of them were running: they run again once a service has started")
+
+
+@main.command()
+@click.argument("source")
+@click.argument("destination")
+@click.option(
+    "--wait",
+    type=click.FloatRange(0, 86_400),
+    default=60.0,
+    show_default=True,
+    help="Seconds that running jobs have to end, while no other begins.",
+)
+@click.option("--abort", is_flag=True, help="Undo a move that was begun and is not over.")
+@settings_flags("busy_timeout", "allow_network_filesystem")
+def move(
+    source: str, destination: str, wait: float, abort: bool, verbose: bool, **flags: Any
+) -> None:
+    """Move all jobs and API keys from the file SOURCE to DESTINATION, postgresql://user@host/name.
+
+    Services go on with the file meanwhile; only at the end are jobs refused, for seconds. Interrupted, and
+    started again, it goes on. The exit code is 0 once all is there, and the same on both sides.
+    """
+    settings = settled(flags, verbose)
+    try:
+        if abort:
+            move_command.abort(settings, source, destination, say=click.echo)
+        else:
+            move_command.move(settings, source, destination, wait=wait, say=click.echo)
+    except KeyboardInterrupt:
+        click.echo(
+            "quart-jobs: interrupted: the same command goes on with it; with --abort it undoes it",
+            err=True,
+        )
+        sys.exit(RUNTIME)
 
 
 @main.command()

@@ -18,6 +18,7 @@ from .faults import translated
 from .findings import Finding, ok, problem, warning
 from .gate import Gate
 from .migrate import check_version, migrations
+from .moved import Stage, mark, refusal
 from .place import Place, filesystem
 
 _FIXED = (3, 51, 3)  #: https://sqlite.org/wal.html#walresetbug
@@ -62,6 +63,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
             check_integrity(connection, place.path)
             yield ok("database", f"{place.path}: sound, {place.path.stat().st_size >> 10} KiB")
             yield _schema(connection)
+            yield from _move(connection, place)
             yield _log(place)
             census = take_census(connection)
             yield from _jobs(connection, census, alive)
@@ -164,6 +166,20 @@ def _schema(connection: sqlite3.Connection) -> Finding:
             "make a backup: the next service that starts migrates it, and earlier releases refuse it then",
         )
     return ok("schema", f"version {version}")
+
+
+def _move(connection: sqlite3.Connection, place: Place) -> Iterator[Finding]:
+    found = mark(connection)
+    if found is None:
+        return
+    if found.stage is Stage.COPYING:
+        said = f"a move to {found.target} was begun: services note every change for it"
+        yield warning("move", said, "finish it with `quart-jobs move`, or undo it with --abort")
+    elif found.stage is Stage.HELD:
+        said = refusal(place.path, found.target, found.stage)
+        yield problem("move", said, "finish it with `quart-jobs move`, or undo it with --abort")
+    else:
+        yield problem("move", refusal(place.path, found.target, found.stage))
 
 
 def _log(place: Place) -> Finding:

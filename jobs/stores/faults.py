@@ -4,7 +4,7 @@ import errno
 import sqlite3
 from pathlib import Path
 
-from jobs.errors import DatabaseUnusable, StoreBusy, StoreError, StoreFull
+from jobs.errors import DatabaseMoved, DatabaseUnusable, StoreBusy, StoreError, StoreFull
 
 
 def primary_code(error: BaseException) -> int:
@@ -39,6 +39,8 @@ def translated(error: Exception, path: Path) -> Exception:
         return StoreError(f"the database {path} failed: {error}")
     if not isinstance(error, sqlite3.Error):
         return error
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_CONSTRAINT_TRIGGER:
+        return DatabaseMoved(str(error))  # triggers are there for nothing else
     code = primary_code(error)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreBusy(f"the database {path} is locked by another program")

@@ -19,6 +19,7 @@ from jobs.model import now_ms
 from .connection import close_writer, connect_writer
 from .faults import translated
 from .gate import Gate
+from .moved import refuse_if_moved
 from .place import APPLICATION_ID, Place, of_another_program
 
 _RECORDS = """
@@ -136,6 +137,7 @@ def connect(place: Place, gate: Gate, budget: float) -> tuple[sqlite3.Connection
         try:
             connection = connect_writer(place, budget)
             try:
+                refuse_if_moved(connection)
                 done = apply(connection, place.path)
                 place.secure()
             except BaseException:

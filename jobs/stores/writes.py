@@ -13,6 +13,7 @@ from jobs.protocols import Wake
 from . import attempts, claimant, events
 from .commits import Transaction
 from .connection import touch
+from .moved import refuse_if_moved
 from .queries import SQL
 from .reasons import EXPIRED, GONE, LOST, MAX_LOST, NOT_AGAIN, NOT_BEGUN
 from .rows import counted, error_to_text, insert, shown, to_job
@@ -325,6 +326,7 @@ def _prune_one(transaction: Transaction, ended_before: int, limit: int) -> int:
 def _probe(transaction: Transaction, requests: Sequence[None]) -> list[None]:
     """Write something that changes nothing: it says whether writing works."""
     touch(transaction.connection)
+    refuse_if_moved(transaction.connection)
     return [None] * len(requests)
 
 

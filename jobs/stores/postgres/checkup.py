@@ -11,6 +11,7 @@ from jobs.model import now_ms
 from jobs.settings import Settings
 from jobs.stores.findings import Finding, ok, problem, warning
 
+from .destination import SQL as OF_MOVES
 from .migrate import missing
 from .server import OLDEST, Server
 from .writes import SEEN_WITHIN
@@ -43,6 +44,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
             yield _clock(connection)
             yield _syncs(connection)
             if not left:
+                yield from _moves(connection)
                 yield from _jobs(connection)
     except psycopg.Error as error:
         yield problem(
@@ -96,6 +98,17 @@ def _syncs(connection: psycopg.Connection[Any]) -> Finding:
             "set fsync = on in postgresql.conf",
         )
     return ok("durability", "fsync is on")
+
+
+def _moves(connection: psycopg.Connection[Any]) -> Iterator[Finding]:
+    if connection.execute(OF_MOVES["exists"]).fetchone() != (True,):
+        return
+    for (source,) in connection.execute(OF_MOVES["under_way"]):
+        yield problem(
+            "move",
+            f"the jobs of {source} are being moved here, and not all are there: no service starts",
+            "finish it with `quart-jobs move`, or undo it with --abort",
+        )
 
 
 def _jobs(connection: psycopg.Connection[Any]) -> Iterator[Finding]:

@@ -40,7 +40,11 @@ def apply(connection: psycopg.Connection[tuple[Any, ...]], server: Server) -> li
             "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"migrate {server.schema}",)
         )
         try:
-            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {server.schema}")
+            # Where it is there already, IF NOT EXISTS would still ask for the right to make it.
+            if connection.execute(
+                "SELECT to_regnamespace(%s) IS NULL", (server.schema,)
+            ).fetchone() == (True,):
+                connection.execute(f"CREATE SCHEMA {server.schema}")
             connection.execute(_RECORDS)
         except psycopg.errors.InsufficientPrivilege as error:
             raise DatabaseUnusable(

@@ -13,10 +13,18 @@ from psycopg.abc import Buffer
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.string import StrDumperUnknown
 
-from jobs.errors import ConfigurationError, DatabaseUnusable, StoreBusy, StoreError, StoreFull
+from jobs.errors import (
+    ConfigurationError,
+    DatabaseMoved,
+    DatabaseUnusable,
+    StoreBusy,
+    StoreError,
+    StoreFull,
+)
 
 SCHEMA = "quart_jobs"  #: of our tables, which thereby share a database with others' in peace
 OLDEST = 140_000  #: server version
+MOVING = "QJMOV"  #: the error of the triggers that refuse services until a move is over
 
 _CONNECT_SECONDS = 5
 _SETTINGS = """
@@ -110,6 +118,8 @@ class Server:
         if not isinstance(error, psycopg.Error):
             return error if isinstance(error, Exception) else RuntimeError(str(error))
         said = first_line(error)
+        if error.sqlstate == MOVING:
+            return DatabaseMoved(said)
         if isinstance(error, errors.DiskFull):
             return StoreFull(f"the disk of {self.location} is full, so nothing can be written")
         if isinstance(
