@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .run import Settings, run
+from .run import SETUPS, Settings, run
 
 
 def main() -> int:
@@ -15,15 +15,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="how long (default: 60)")
     parser.add_argument("--seed", type=int, help="of clients and faults (default: a new one)")
-    parser.add_argument("--workers", type=int, default=1, help="processes beside the service")
+    parser.add_argument(
+        "--on",
+        choices=SETUPS,
+        default="sqlite",
+        help="sqlite: one machine; postgres: three hosts; celery: three hosts, and Celery's workers",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes beside the service on one machine"
+    )
     given = parser.parse_args()
     seed = random.randrange(10**6) if given.seed is None else given.seed
     again = (
-        f"python -m tests.chaos --seconds {given.seconds:g} --seed {seed} --workers {given.workers}"
+        f"python -m tests.chaos --on {given.on} --seconds {given.seconds:g} --seed {seed}"
+        f" --workers {given.workers}"
     )
     print(f"again    {again}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
-    verdict = run(folder, Settings(given.seconds, seed, given.workers))
+    verdict = run(folder, Settings(given.seconds, seed, given.on, given.workers))
     print(verdict)
     if verdict.good:
         shutil.rmtree(folder)
