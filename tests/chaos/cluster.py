@@ -101,6 +101,12 @@ class Cluster:
         host, _, port = self.bind.partition(":")
         return socket.create_connection((host, int(port)), timeout)
 
+    def begin(self, workers: int) -> None:
+        """Start the service, and so many workers."""
+        self.serve()
+        for _ in range(workers):
+            self.work()
+
     def serve(self, **env: str) -> Member:
         """Start the service, and wait until it serves."""
         began = time.monotonic()

@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
@@ -68,6 +69,14 @@ class Hosts(Cluster):
         """See `Cluster`."""
         with self.network.inside():
             return super().connect(timeout)
+
+    def begin(self, workers: int) -> None:
+        """Start the service, and on each other host a worker, at the same time."""
+        with ThreadPoolExecutor(3) as starting:
+            started = [starting.submit(self.serve)]
+            started += [starting.submit(self.work, host) for host in self.back]
+        for each in started:
+            each.result()
 
     def launch(self, **env: str) -> Member:
         """See `Cluster`."""

@@ -319,6 +319,8 @@ class Proxy:
                 threading.Event().wait(0.02)
                 continue
             for key, _ in self._selector.select(0.02):
+                if self.silent:
+                    break
                 if key.fileobj is self._listener:
                     self._accept()
                 elif isinstance(key.fileobj, socket.socket):

@@ -33,7 +33,7 @@ class Settings(NamedTuple):
     seconds: float
     seed: int
     on: str = "sqlite"  #: one of SETUPS
-    workers: int = 1  #: processes beside the service, at first; on several hosts, one on each
+    workers: int = 1  #: processes beside the service, at first; on several hosts, one on each other
     more: Iterable[str] = ()  #: modules that the service imports besides the tasks
     env: dict[str, str] = {}  # noqa: RUF012 - never changed
 
@@ -43,9 +43,7 @@ def run(folder: Path, settings: Settings) -> Verdict:
     make, harmful = SETUPS[settings.on]
     cluster = make(folder, more=settings.more, **settings.env)
     try:
-        cluster.serve()
-        for _ in range(settings.workers if settings.on == "sqlite" else 2):
-            cluster.work()
+        cluster.begin(settings.workers)
         with Observer(cluster.records, cluster.history) as observer:
             crowd = _harm(cluster, harmful(cluster), settings, observer)
             cluster.settle(QUIET_WITHIN)
