@@ -7,6 +7,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.apps import sabotage
+from tests.apps.sabotage import SABOTAGE, WAYS
+
 from .run import SETUPS, Settings, run
 
 
@@ -24,15 +27,22 @@ def main() -> int:
     parser.add_argument(
         "--workers", type=int, default=1, help="processes beside the service on one machine"
     )
+    parser.add_argument(
+        "--sabotage", choices=WAYS, help="break a promise, to see that the verdict notices"
+    )
     given = parser.parse_args()
     seed = random.randrange(10**6) if given.seed is None else given.seed
     again = (
         f"python -m tests.chaos --on {given.on} --seconds {given.seconds:g} --seed {seed}"
         f" --workers {given.workers}"
     )
+    settings = Settings(given.seconds, seed, given.on, given.workers)
+    if given.sabotage:
+        again += f" --sabotage {given.sabotage}"
+        settings = settings._replace(more=[sabotage.__name__], env={SABOTAGE: given.sabotage})
     print(f"again    {again}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
-    verdict = run(folder, Settings(given.seconds, seed, given.on, given.workers))
+    verdict = run(folder, settings)
     print(verdict)
     if verdict.good:
         shutil.rmtree(folder)

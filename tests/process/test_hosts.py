@@ -11,8 +11,7 @@ import pytest
 from tests.apps.sabotage import SABOTAGE
 from tests.chaos.client import Client
 from tests.chaos.effects import Effects
-from tests.chaos.hosts import CeleryNemesis, Hosts
-from tests.chaos.nemesis import Plan
+from tests.chaos.hosts import Hosts
 from tests.chaos.network import Namespaces, Network, Proxies, can_have_namespaces
 from tests.chaos.run import Settings, run
 from tests.chaos.verdict import judge
@@ -81,8 +80,8 @@ def broken(tmp_path: Path) -> Iterator[Callable[..., Hosts]]:
     """Makes hosts with software that was tampered with."""
     made: list[Hosts] = []
 
-    def make(sabotage: str, *, celery: bool = False) -> Hosts:
-        env = {SABOTAGE: sabotage, "JOBS_LANES": "1"}
+    def make(sabotage: str, *, celery: bool = False, **env: str) -> Hosts:
+        env |= {SABOTAGE: sabotage}
         made.append(Hosts(tmp_path, celery=celery, more=["tests.apps.sabotage"], **env))
         return made[-1]
 
@@ -106,34 +105,24 @@ def kinds_of(hosts: Hosts) -> set[str]:
     return set(verdict.kinds())
 
 
+@pytest.mark.timeout(120)
 def test_it_notices_late_outcomes_that_are_recorded(broken: Callable[..., Hosts]) -> None:
-    hosts = broken("record_late_outcomes")
-    hosts.serve(JOBS_LANES="0")
-    first = hosts.work(hosts.back[0])
-    submit(hosts, "sleeps", seconds=9)
+    hosts = broken("record_late_outcomes", JOBS_LANES="1")
+    hosts.begin(2)
+    submit(hosts, "sleeps", seconds=60)
     runs(hosts, begun=1)
-    hosts.work(hosts.back[1])
-    assert first.host is not None
-    first.host.cut()
-    hosts.given_up(first.host)
+    (run,) = Effects.read(hosts.effects).runs
+    (member,) = (member for member in hosts.members if member.name == run.member)
+    assert member.host is not None
+    member.host.cut()
+    hosts.given_up(member.host)
     runs(hosts, begun=2)
-    first.host.mend()
-    hosts.settle(12)
-    assert kinds_of(hosts) & {"impossible", "lost"}
+    member.host.mend()
+    assert hosts.settle(PATIENCE), "as soon as it is back it stops what others took"
+    assert "impossible" in kinds_of(hosts)
 
 
-def test_it_notices_hosts_whose_death_nobody_minds(broken: Callable[..., Hosts]) -> None:
-    hosts = broken("leave_the_dead_alone")
-    hosts.serve(JOBS_LANES="0")
-    member = hosts.work()
-    submit(hosts, "sleeps", seconds=9)
-    runs(hosts, begun=1)
-    hosts.kill_family(member)
-    hosts.work()
-    assert not hosts.settle(5)
-    assert kinds_of(hosts) == {"lost"}
-
-
+@pytest.mark.timeout(120)
 def test_it_notices_messages_that_are_not_sent_again(broken: Callable[..., Hosts]) -> None:
     hosts = broken("announce_once", celery=True)
     hosts.serve()
@@ -144,14 +133,3 @@ def test_it_notices_messages_that_are_not_sent_again(broken: Callable[..., Hosts
     hosts.work()
     assert not hosts.settle(8)
     assert kinds_of(hosts) == {"lost"}
-
-
-def test_it_notices_messages_that_are_obeyed_twice(broken: Callable[..., Hosts]) -> None:
-    hosts = broken("run_what_is_announced", celery=True)
-    hosts.begin(2)
-    submit(hosts, "sleeps", seconds=2)
-    runs(hosts, begun=1)
-    CeleryNemesis(hosts).deliver_twice(Plan("deliver_twice", 0, 0, 0))
-    runs(hosts, begun=2)
-    hosts.settle(10)
-    assert {"overlapping", "duplicated"} <= kinds_of(hosts)
