@@ -287,6 +287,7 @@ def test_a_worker_in_another_pool_or_without_tasks_is_refused(start: Starter) ->
     celery_worker_says(start, "leave out -P", "--pool", "threads")
     celery_worker_says(start, "leave out --autoscale", "--autoscale", "3,1")
     celery_worker_says(start, "JOBS_APP=", JOBS_TASKS="")
+    celery_worker_says(start, "there is no module 'nowhere'", JOBS_TASKS="nowhere")
 
 
 def celery_worker_says(start: Starter, words: str, *options: str, **env: str) -> None:
