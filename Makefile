@@ -6,6 +6,7 @@
 #   PYTHON=python3.13   the interpreter to use      VENV=.venv-3.13   where to install
 #   BIND=127.0.0.1:9000 where `make run` listens    ARGS=…            for pytest or the benchmarks
 #   SECONDS=60 SEED=…   of `make chaos`: how long, and which faults (without a seed: others each time)
+#   ON=postgres         of `make chaos`: three hosts; ON=celery: and Celery's workers (default: one machine, SQLite)
 
 VENV ?= .venv
 BIND ?= 127.0.0.1:8000
@@ -14,6 +15,7 @@ SECONDS ?= 60
 # Tests wait much of their time: three at once fill two cores.
 WORKERS ?= 3
 SEED ?=
+ON ?= sqlite
 
 # Each is started, not only looked up: a shim of pyenv may exist for a version that is not there.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python; do \
@@ -47,7 +49,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(ARGS)
 
 chaos: $(VENV)/.dev
-	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
+	$(BIN)/python -m tests.chaos --on $(ON) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

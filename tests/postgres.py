@@ -1,4 +1,4 @@
-"""A real PostgreSQL from its wheel, on a socket in a folder of its own."""
+"""A real PostgreSQL from its wheel, on a socket in a folder of its own, and if asked at an address too."""
 
 import atexit
 import ctypes
@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,16 @@ _NOBODY = 65_534
 
 
 class Server:
-    """One server. As root it runs as another user: PostgreSQL refuses to be root."""
+    """One server. As root it runs as another user: PostgreSQL refuses to be root.
 
-    def __init__(self, *options: str, within: Path = Path("/tmp")) -> None:
+    `at` is where it also listens, and whom it lets in there: its network."""
+
+    def __init__(
+        self, *options: str, within: Path = Path("/tmp"), at: tuple[str, int] | None = None
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="jobs-postgres-", dir=within))
         self._options = options
+        self._address, self._port = at or ("", 5432)
         self._who: dict[str, Any] = {}
         if os.geteuid() == 0:
             self._who = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []}
@@ -33,12 +39,15 @@ class Server:
         if self._who and any(not parent.stat().st_mode & 1 for parent in self._programs.parents):
             self._programs = _copied(self._programs, self.folder / "programs")
         self._run("initdb", "-U", "jobs", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C")
+        if self._address:
+            with (self.folder / "data/pg_hba.conf").open("a") as allowed:
+                allowed.write("host all all samenet trust\n")
         self.start()
 
     @property
     def url(self) -> str:
         """Of a database that there always is."""
-        return f"postgresql://jobs:hush@/postgres?host={self.folder}"
+        return f"postgresql://jobs:hush@/postgres?host={self.folder}&port={self._port}"
 
     def start(self) -> None:
         """Begin, or begin again; ready on return."""
@@ -46,7 +55,8 @@ class Server:
             self.process = subprocess.Popen(
                 [
                     self._programs / "postgres", "-D", self.folder / "data", "-k", self.folder,
-                    "-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=300", *self._options,
+                    "-c", f"listen_addresses={self._address}", "-c", f"port={self._port}",
+                    "-c", "fsync=off", "-c", "max_connections=300", *self._options,
                 ],
                 stdout=subprocess.DEVNULL,
                 stderr=log,
@@ -67,9 +77,21 @@ class Server:
                 return
 
     def stop(self, how: int = signal.SIGINT) -> None:
-        """End, and all sessions with it. SIGQUIT: as a crash does."""
+        """End, and all sessions with it. SIGQUIT: as a crash does; SIGKILL: only it, and the rest soon after."""
         self.process.send_signal(how)
         self.process.wait(30)
+        end = time.monotonic() + 30
+        while self._sessions() and time.monotonic() < end:
+            time.sleep(0.02)
+
+    def _sessions(self) -> list[Path]:
+        """Its processes: they work in the folder of its data."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError):
+                if os.readlink(entry / "cwd") == str(self.folder / "data"):
+                    found.append(entry)
+        return found
 
     def close(self) -> None:
         """End, and leave nothing."""

@@ -21,6 +21,8 @@ import pytest
 PATIENCE = 30.0  #: seconds until a test gives up; nothing takes that long unless it is broken
 ROOT = Path(__file__).parents[1]
 
+Popen = Callable[..., "subprocess.Popen[bytes]"]  #: or what starts a process elsewhere
+
 
 class Answer(NamedTuple):
     status: int
@@ -34,12 +36,14 @@ class Answer(NamedTuple):
 class Running:
     """A process, what it has said, and everything that descends from it."""
 
-    def __init__(self, command: list[str], *, cwd: Path, env: dict[str, str]) -> None:
+    def __init__(
+        self, command: list[str], *, cwd: Path, env: dict[str, str], popen: Popen = subprocess.Popen
+    ) -> None:
         self._mark = uuid4().hex
         self._lines: list[str] = []
         self._said = threading.Condition()
         self.url = ""
-        self.process = subprocess.Popen(
+        self.process = popen(
             command,
             cwd=cwd,
             env={name: text for name, text in os.environ.items() if not name.startswith("JOBS_")}
@@ -181,16 +185,23 @@ class Starter:
     def write(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text)
 
-    def command(self, *command: str, cwd: Path | None = None, **env: str) -> Running:
-        running = Running(list(command), cwd=cwd or self.folder, env=self.env | env)
+    def command(
+        self, *command: str, cwd: Path | None = None, popen: Popen = subprocess.Popen, **env: str
+    ) -> Running:
+        running = Running(list(command), cwd=cwd or self.folder, env=self.env | env, popen=popen)
         self._running.append(running)
         return running
 
     def python(self, *arguments: str, cwd: Path | None = None, **env: str) -> Running:
         return self.command(sys.executable, "-P", *arguments, cwd=cwd, **env)
 
+    @staticmethod
+    def command_of(*arguments: str) -> list[str]:
+        """The command line of `quart-jobs`."""
+        return [sys.executable, "-P", "-m", "service.cli", *arguments]
+
     def quart_jobs(self, *arguments: str, cwd: Path | None = None, **env: str) -> Running:
-        return self.python("-m", "service.cli", *arguments, cwd=cwd, **env)
+        return self.command(*self.command_of(*arguments), cwd=cwd, **env)
 
     def serve(self, *arguments: str, cwd: Path | None = None, **env: str) -> Running:
         """`quart-jobs serve` on a free port, up and running."""

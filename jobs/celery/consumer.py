@@ -32,6 +32,19 @@ class JobsConsumer(Consumer):  # type: ignore[misc]
 
         self.pool.take(wanted, headers["task"], acknowledge)
 
+    def call_soon_ack(self, p: Any, *args: Any, **kwargs: Any) -> Any:
+        """See Celery's."""
+
+        def acknowledge(*told: Any, **how: Any) -> None:
+            try:
+                p(*told, **how)
+            except AttributeError as error:
+                # A job has ended while the broker was away. The connection that brought its message has been taken
+                # apart, of which kombu 5.7.0 knows nothing, and the worker ends. The store has the job's end.
+                log.debug("a message of a lost connection is not acknowledged: %s", error)
+
+        return super().call_soon_ack(acknowledge, *args, **kwargs)
+
     def on_connection_error_after_connected(self, exc: BaseException) -> None:
         """See Celery's."""
         try:

@@ -10,7 +10,9 @@ from jobs import channel
 from jobs.dispatcher import Dispatcher
 from jobs.engines import lanes_process
 from jobs.model import Outcome
+from jobs.outbox import Outbox
 from jobs.stores import claimant
+from jobs.stores.postgres.queries import SQL
 from jobs.stores.sqlite import SQLiteStore
 
 SABOTAGE = "JOBS_SABOTAGE"
@@ -69,6 +71,37 @@ def _third(_: Outcome) -> bool:
     return _outcomes % 3 == 0
 
 
+def record_late_outcomes() -> None:
+    """There is no fence."""
+    begin, fence, end = SQL["finish"].partition("""AND jobs.attempt = ending.attempt
+        AND claimed_by = %(claimant)s AND state = 'STARTED'""")
+    assert fence
+    SQL["finish"] = begin + end
+
+
+def leave_the_dead_alone() -> None:
+    """Nobody's claim ever ends."""
+    SQL["dead"] = f"SELECT * FROM ({SQL['dead']}) AS dead WHERE FALSE"
+
+
+def announce_once() -> None:
+    """What a broker loses is not announced again."""
+
+    async def never(_: Outbox) -> None:
+        await asyncio.Event().wait()
+
+    Outbox._compare = never
+
+
+def run_what_is_announced() -> None:
+    """A message is obeyed, whatever has become of the job since."""
+    begin, check, end = SQL["claim_these"].partition(
+        "state = 'PENDING' AND job.attempt + 1 = given.attempt"
+    )
+    assert check
+    SQL["claim_these"] = f"{begin} state IN ('PENDING', 'STARTED') {end}"
+
+
 WAYS: dict[str, Callable[[], None]] = {
     way.__name__: way
     for way in (
@@ -76,6 +109,10 @@ WAYS: dict[str, Callable[[], None]] = {
         take_the_living_for_dead,
         outlive_the_service,
         forget_outcomes,
+        record_late_outcomes,
+        leave_the_dead_alone,
+        announce_once,
+        run_what_is_announced,
     )
 }
 

@@ -22,6 +22,8 @@ class Limits:
     back_after_restart: float = 5.0
     survivors: float = 2.0
     patience: float = 3.0
+    lease: float = 16.0  #: until a host that is cut off, or has lost its power, is given up
+    together_again: float = 5.0  #: until one that is back has stopped what others took
     max_crashes: int = 3
     max_lost: int = 3
 
@@ -55,7 +57,7 @@ class Case:
     def findings(self, limits: Limits) -> Iterator[Finding]:
         """What is wrong, if anything."""
         yield from self._unfinished()
-        yield from self._repeated()
+        yield from self._repeated(limits)
         yield from self._ending()
         yield from self._path()
         yield from self._counts(limits)
@@ -81,10 +83,10 @@ class Case:
 
     # --- whether it ran once too often
 
-    def _repeated(self) -> Iterator[Finding]:
+    def _repeated(self, limits: Limits) -> Iterator[Finding]:
         for one, next_ in pairwise(self.runs):
             pair = f"attempt {one.attempt} in {one.member}, {next_.attempt} in {next_.member}"
-            if one.last > next_.began:
+            if one.last > next_.began and not self._allowed(one, next_, limits):
                 late = one.last - next_.began
                 yield Finding("overlapping", f"two runs at once for at least {late:.3f} s: {pair}")
             if not self._explained(one, next_):
@@ -93,6 +95,25 @@ class Case:
                 yield Finding("impossible", f"one attempt ran twice: {pair}")
             if one.attempt > next_.attempt:
                 yield Finding("impossible", f"the attempts ran in disorder: {pair}")
+
+    def _allowed(self, one: Run, next_: Run, limits: Limits) -> bool:
+        """Whether nobody could tell the first of two runs to stop."""
+        cut = self._cut(one, next_)
+        stopped = limits.together_again * limits.patience
+        return cut is not None and one.last <= cut.ended + stopped
+
+    def _cut(self, one: Run, next_: Run) -> Fault | None:
+        """The last fault that kept one run's host apart while another began."""
+        for fault in reversed(self.faults):
+            if (
+                fault.apart
+                and fault.lethal
+                and fault.hits(one.member, one.pid)
+                and one.began <= fault.ended
+                and fault.began <= next_.began
+            ):
+                return fault
+        return None
 
     def _explained(self, one: Run, next_: Run) -> bool:
         return one.how == "raised" or one.died is not None or bool(self._hit(one, next_))
@@ -180,13 +201,34 @@ class Case:
                 yield Delay("the end of what it left", run.last - run.ended, limits.survivors)
             if run.ended is not None:
                 continue
-            fault = self._hit(run)
+            fault = self._killed(run)
             died = run.died if run.died is not None else fault and fault.began
             if died is None:
                 continue
             if run.last > died and run.died is None:
                 yield Delay("the end of a survivor", run.last - died, limits.survivors)
             yield from self._back(run, died, limits)
+        for one, next_ in pairwise(self.runs):
+            if one.last > next_.began and (cut := self._cut(one, next_)):
+                yield Delay(
+                    "the end of what others took", one.last - cut.ended, limits.together_again
+                )
+
+    def _killed(self, run: Run) -> Fault | None:
+        """The fault that its process died of."""
+        for fault in self.faults:
+            if fault.kills and fault.hits(run.member, run.pid) and fault.ended >= run.began:
+                return fault
+        return None
+
+    def _together(self, since: float, until: float, limits: Limits) -> float:
+        """From when on, between the two, nothing kept those apart who had something to do."""
+        ends = [
+            fault.ended + limits.together_again
+            for fault in self.faults
+            if fault.apart and fault.began < until and fault.ended + limits.together_again > since
+        ]
+        return min(max([since, *ends]), until)
 
     def _back(self, run: Run, died: float, limits: Limits) -> Iterator[Delay]:
         """How long until a lost attempt's job was in the queue again."""
@@ -201,16 +243,20 @@ class Case:
             and run.began <= fault.ended
             and fault.began < seen.time
         ]
+        calm = self._together(died, seen.time, limits)
         if not whole:
-            yield Delay("back after a death", seen.time - died, limits.back_after_death)
+            yield Delay("back after a death", seen.time - calm, limits.back_after_death)
+        elif whole[0].kind == "power_off":  # nobody hears that its connections have ended
+            yield Delay("back after a power cut", seen.time - calm, limits.lease)
         elif whole[0].kind != "terminate":  # which puts its jobs back itself
             gone = whole[0]
             starts = [start.began for start in self.starts if gone.began < start.began < seen.time]
             if starts:
-                took = seen.time - starts[0]
+                took = seen.time - max(starts[0], calm)
                 yield Delay("back after a restart", took, limits.back_after_restart)
             else:
-                took = max(seen.time - gone.ended, 0.0)  # the last to go may not have run a job
+                # The last to go may not have run a job.
+                took = max(seen.time - max(gone.ended, calm), 0.0)
                 yield Delay("back by a neighbour", took, limits.back_after_death)
 
     def _left(self, attempt: int, died: float) -> Sighting | None:

@@ -3,8 +3,10 @@
 import http.client
 import json
 import random
+import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any, Self
 from uuid import uuid4
@@ -33,10 +35,11 @@ MIX: list[tuple[str, int, dict[str, list[Any]]]] = [
 
 
 class Client:
-    """One caller of the service. Each of its requests is a connection of its own."""
+    """One caller of the service. Each of its requests is a connection of its own, made by `connect`, which takes
+    how long it may last."""
 
-    def __init__(self, port: int, history: History) -> None:
-        self.port, self._history = port, history
+    def __init__(self, connect: Callable[[float], socket.socket], history: History) -> None:
+        self._connect, self._history = connect, history
 
     def submit(self, task: str, **args: Any) -> str | None:
         """Ask for a job; its id, if it was accepted."""
@@ -83,7 +86,8 @@ class Client:
     def _ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         content = None if body is None else json.dumps(body)
         kind = {} if body is None else {"Content-Type": "application/json"}
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)) as asking:
+        with closing(http.client.HTTPConnection("127.0.0.1", timeout=TIMEOUT)) as asking:
+            asking.sock = self._connect(TIMEOUT)
             asking.request(method, path, content, kind)
             response = asking.getresponse()
             return response.status, json.loads(response.read())

@@ -1,4 +1,6 @@
-"""The service under test: one `quart-jobs serve` and any number of `quart-jobs worker` on one database."""
+"""The service under test: one `quart-jobs serve` and any number of `quart-jobs worker` on one database.
+
+This is one machine with SQLite; `hosts` has several."""
 
 import os
 import signal
@@ -15,7 +17,8 @@ from tests.running import PATIENCE, ROOT, Running, Starter
 from . import effects
 from .effects import Effects
 from .history import Fault, Gone, History, Start
-from .observer import rows
+from .network import Host
+from .observer import in_file
 from .verdict import Evidence
 
 TASKS = "tests.apps.chaos_tasks"
@@ -23,17 +26,18 @@ TASKS = "tests.apps.chaos_tasks"
 _GONE_PAUSE = 0.02
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port: int = taken.getsockname()[1]
         return port
 
 
 class Member:
-    """One service or worker, with its children."""
+    """One service or worker, with its children; on `host`, if there are several."""
 
-    def __init__(self, name: str, running: Running) -> None:
-        self.name, self.running = name, running
+    def __init__(self, name: str, running: Running, host: Host | None = None) -> None:
+        self.name, self.running, self.host = name, running, host
 
     @property
     def pid(self) -> int:
@@ -53,14 +57,26 @@ class Member:
         return [] if (parent := self.forkserver) is None else sorted(processes.children(parent))
 
 
+def in_its_own_eyes(pid: int) -> int:
+    """The pid by which a process knows itself: another one, if it is on another host."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("NSpid:"):
+                return int(line.split()[-1])
+    return pid
+
+
 class Cluster:
-    """Starts, kills and looks after the members. All is kept in `folder`; the history says what was done.
+    """Starts, kills and looks after the members, on one machine. All is kept in `folder`; the history says what
+    was done.
 
     `more` are further modules that the service imports, `env` is its environment."""
 
     def __init__(self, folder: Path, *, more: Iterable[str] = (), **env: str) -> None:
         self.folder, self.history = folder, History(folder / "history.jsonl")
-        self.database, self.effects = folder / "jobs.db", folder / "effects.log"
+        self.effects = folder / "effects.log"
+        self.records = in_file(folder / "jobs.db")
+        self.how = "one machine, on SQLite"
         self.env = {
             "JOBS_LANES": "2",
             "JOBS_GRACE": "1",
@@ -70,7 +86,7 @@ class Cluster:
         } | env
         self.service: Member | None = None
         self.workers: list[Member] = []
-        self.port = _free_port()
+        self.bind = f"127.0.0.1:{free_port()}"
         self._start = Starter(folder)
         self._count = 0
         self._watches: list[threading.Thread] = []
@@ -79,6 +95,17 @@ class Cluster:
     def members(self) -> list[Member]:
         """Those that run."""
         return [*([] if self.service is None else [self.service]), *self.workers]
+
+    def connect(self, timeout: float) -> socket.socket:
+        """A connection with the service."""
+        host, _, port = self.bind.partition(":")
+        return socket.create_connection((host, int(port)), timeout)
+
+    def begin(self, workers: int) -> None:
+        """Start the service, and so many workers."""
+        self.serve()
+        for _ in range(workers):
+            self.work()
 
     def serve(self, **env: str) -> Member:
         """Start the service, and wait until it serves."""
@@ -90,7 +117,7 @@ class Cluster:
 
     def launch(self, **env: str) -> Member:
         """Start the service, always on the same port."""
-        self.service = self._run("service", "serve", "--bind", f"127.0.0.1:{self.port}", **env)
+        self.service = self._run("service", "serve", "--bind", self.bind, **env)
         return self.service
 
     def work(self, **env: str) -> Member:
@@ -120,10 +147,14 @@ class Cluster:
     def kill_family(self, member: Member) -> None:
         """SIGKILL it and all beneath it."""
         began = time.monotonic()
+        self.end(member)
+        self.died(member, "kill_family", began)
+
+    def end(self, member: Member) -> None:
+        """SIGKILL it and all beneath it, without a word."""
         for pid in member.running.family():
             processes.kill(pid)
         member.running.process.wait(PATIENCE)
-        self.died(member, "kill_family", began)
 
     def terminate(self, member: Member) -> None:
         """SIGTERM, and wait for its end."""
@@ -162,7 +193,7 @@ class Cluster:
     def settle(self, seconds: float) -> bool:
         """Wait until every job has ended; whether that came to pass."""
         until = time.monotonic() + seconds
-        while any(not row.state.ended for row in rows(self.database)):
+        while any(not row.state.ended for row in self.records.rows()):
             if time.monotonic() > until:
                 return False
             time.sleep(0.1)
@@ -172,7 +203,7 @@ class Cluster:
         """What is known so far."""
         for thread in self._watches:
             thread.join()
-        return Evidence(self.history.all(object), Effects.read(self.effects), rows(self.database))
+        return Evidence(self.history.all(object), Effects.read(self.effects), self.records.rows())
 
     def close(self) -> None:
         """End everything."""

@@ -57,7 +57,9 @@ class Fault:
     """Something done to the processes from outside.
 
     `member` is the process with its children, `pid` the one child that was hit; None is all of them.
-    Only a `lethal` fault may cost an attempt: what merely stands still must lose nothing.
+    Only a `lethal` fault may cost an attempt: what merely stands still must lose nothing. One that sets `apart`
+    kept them from what they share, the database or each other, and they lived on; it ends when they are
+    together again.
     """
 
     kind: str
@@ -66,11 +68,17 @@ class Fault:
     member: str | None = None
     pid: int | None = None
     lethal: bool = False
+    apart: bool = False
 
     @property
     def whole(self) -> bool:
         """Whether it took the member itself, and not only children of it."""
-        return self.lethal and self.pid is None and self.kind != "kill_forkserver"
+        return self.kills and self.pid is None and self.kind != "kill_forkserver"
+
+    @property
+    def kills(self) -> bool:
+        """Whether its victims died of it."""
+        return self.lethal and not self.apart
 
     def hits(self, member: str, pid: int) -> bool:
         """Whether a process was among its victims."""

@@ -6,13 +6,14 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jobs import processes
 
-from .cluster import Cluster, Member
+from .cluster import Cluster, Member, in_its_own_eyes
 from .history import Fault
 
 LONGEST_STILL = 1.5  #: seconds that a process is stopped, or the database locked
@@ -28,43 +29,56 @@ class Plan:
     lasts: float
 
 
-def plans(seed: int) -> Iterator[Plan]:
-    """Faults without end, the same for the same seed."""
+def plans(seed: int, weights: Mapping[str, int]) -> Iterator[Plan]:
+    """Faults without end, the same for the same seed: each kind once, and then by their weights."""
     dice = random.Random(f"{seed} nemesis")
-    kinds = list(WEIGHTS)
+    kinds = list(weights)
+    first = dice.sample(kinds, len(kinds))
     while True:
-        (kind,) = dice.choices(kinds, WEIGHTS.values())
+        kind = first.pop() if first else dice.choices(kinds, weights.values())[0]
         yield Plan(kind, dice.uniform(0.1, 1.2), dice.random(), dice.uniform(0.1, LONGEST_STILL))
 
 
 class Nemesis:
     """Does to a cluster what is planned, and notes it. `heal` undoes what can be undone."""
 
+    faults: ClassVar[Mapping[str, int]] = {
+        "kill_child": 6, "kill_forkserver": 2, "kill_service": 3, "kill_everything": 1, "terminate": 2,
+        "stop_child": 2, "stop_service": 2, "lock": 2, "worker": 4,
+    }  # fmt: skip
+    """The kinds, each a method, and how often it is drawn."""
+
+    slow: ClassVar[Mapping[str, int]] = {}
+    """Those that take longer than a short run."""
+
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._lasting: list[threading.Thread] = []
+        self._failures: list[BaseException] = []
 
     def harm(self, plan: Plan) -> None:
         """Do it; returns while it may still last."""
-        FAULTS[plan.kind](self, plan)
+        getattr(self, plan.kind)(plan)
 
     def heal(self) -> None:
         """Wait for what lasts, and start the service if it does not run."""
         for thread in self._lasting:
             thread.join()
+        if self._failures:
+            raise self._failures[0]
         if self._cluster.service is None:
             self._cluster.serve()
 
     def kill_child(self, plan: Plan) -> None:
         if found := self._child(plan):
             member, pid = found
-            began = time.monotonic()
+            began, known_as = time.monotonic(), in_its_own_eyes(pid)
             processes.kill(pid)
-            self._note("kill_child", began, member, pid, lethal=True)
+            self._note("kill_child", began, member, known_as, lethal=True)
 
     def kill_forkserver(self, plan: Plan) -> None:
-        member = self._member(plan)
-        if (pid := member.forkserver) is not None:
+        member = self.member(plan)
+        if member is not None and (pid := member.forkserver) is not None:
             began = time.monotonic()
             processes.kill(pid)
             # Its children, and with them their runs, end a moment later.
@@ -90,15 +104,17 @@ class Nemesis:
             self._stand_still("stop_child", plan, *found)
 
     def stop_service(self, plan: Plan) -> None:
-        member = self._member(plan)
-        self._stand_still("stop_member", plan, member, member.pid)
+        if member := self.member(plan):
+            self._stand_still("stop_member", plan, member, member.pid)
 
     def lock(self, plan: Plan) -> None:
         """Another program has the database locked."""
         began = time.monotonic()
 
         def hold() -> None:
-            with closing(sqlite3.connect(self._cluster.database, timeout=5)) as connection:
+            with closing(
+                sqlite3.connect(self._cluster.folder / "jobs.db", timeout=5)
+            ) as connection:
                 connection.isolation_level = None
                 with suppress(sqlite3.OperationalError):  # somebody stands still in a transaction
                     connection.execute("BEGIN IMMEDIATE")
@@ -122,12 +138,17 @@ class Nemesis:
 
     # --- whom, and how
 
-    def _member(self, plan: Plan) -> Member:
-        members = self._cluster.members
-        return members[int(plan.pick * len(members))]
+    def members(self) -> list[Member]:
+        """Those that can be hit."""
+        return self._cluster.members
+
+    def member(self, plan: Plan) -> Member | None:
+        """The one that is hit, if there is any."""
+        members = self.members()
+        return members[int(plan.pick * len(members))] if members else None
 
     def _child(self, plan: Plan) -> tuple[Member, int] | None:
-        children = [(each, pid) for each in self._cluster.members for pid in each.children()]
+        children = [(each, pid) for each in self.members() for pid in each.children()]
         return children[int(plan.pick * len(children))] if children else None
 
     def _restart(self, plan: Plan) -> None:
@@ -135,14 +156,14 @@ class Nemesis:
         self._cluster.serve()
 
     def _stand_still(self, kind: str, plan: Plan, member: Member, pid: int) -> None:
-        began = time.monotonic()
+        began, known_as = time.monotonic(), in_its_own_eyes(pid)
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
 
         def go_on() -> None:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
-            self._note(kind, began, member, pid)
+            self._note(kind, began, member, known_as)
 
         self._last(plan.lasts, go_on)
 
@@ -154,26 +175,20 @@ class Nemesis:
         pid: int | None = None,
         *,
         lethal: bool = False,
+        apart: bool = False,
     ) -> None:
         name = None if member is None else member.name
-        self._cluster.history.add(Fault(kind, began, time.monotonic(), name, pid, lethal))
+        self._cluster.history.add(Fault(kind, began, time.monotonic(), name, pid, lethal, apart))
 
     def _last(self, seconds: float, then: Callable[[], None]) -> None:
-        self._keep(threading.Timer(seconds, then))
+        def do() -> None:
+            try:
+                then()
+            except BaseException as error:
+                self._failures.append(error)
+
+        self._keep(threading.Timer(seconds, do))
 
     def _keep(self, thread: threading.Thread) -> None:
         thread.start()
         self._lasting.append(thread)
-
-
-FAULTS: dict[str, Callable[[Nemesis, Plan], None]] = {
-    name: getattr(Nemesis, name)
-    for name in (
-        "kill_child", "kill_forkserver", "kill_service", "kill_everything", "terminate",
-        "stop_child", "stop_service", "lock", "worker",
-    )
-}  # fmt: skip
-WEIGHTS = {
-    "kill_child": 6, "kill_forkserver": 2, "kill_service": 3, "kill_everything": 1, "terminate": 2,
-    "stop_child": 2, "stop_service": 2, "lock": 2, "worker": 4,
-}  # fmt: skip

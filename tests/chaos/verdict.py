@@ -56,6 +56,7 @@ class Verdict:
     jobs: Mapping[str, int]
     faults: Mapping[str, int]
     slowest: Mapping[str, Delay]  #: of each kind
+    where: str = "one machine"  #: it was played
 
     @property
     def good(self) -> bool:
@@ -73,6 +74,7 @@ class Verdict:
         return "\n".join(
             [
                 *(f"{each.kind.upper()} {each.job}: {each.what}" for each in self.violations),
+                "where    " + self.where,
                 "jobs     " + _listed(self.jobs),
                 "faults   " + _listed(self.faults),
                 "slowest  " + (", ".join(slowest) or "nothing to measure"),
@@ -158,6 +160,7 @@ def _numbers(evidence: Evidence) -> dict[str, int]:
     kept = {row.token for row in evidence.rows}
     answers = Counter(submission.answer for submission in evidence.submissions)
     states = Counter(row.state for row in evidence.rows)
+    attempts = {row.job_id: row.attempt for row in evidence.rows}
     return {
         "asked for": len(evidence.submissions),
         "accepted": answers[Answer.ACCEPTED],
@@ -168,6 +171,10 @@ def _numbers(evidence: Evidence) -> dict[str, int]:
             for submission in evidence.submissions
         ),
         "runs": len(evidence.effects.runs),
+        "results too late": sum(
+            run.how == "ok" and run.attempt < attempts.get(run.job_id, 0)
+            for run in evidence.effects.runs
+        ),
         **{state.value: states[state] for state in JobState if states[state]},
         "crashes": sum(row.crashes for row in evidence.rows),
         "losses": sum(row.lost for row in evidence.rows),

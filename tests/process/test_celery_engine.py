@@ -241,7 +241,9 @@ def test_a_killed_workers_job_runs_again_at_once(
     assert client_of(start).hlen("unacked") == 1  # the dead worker's, which is of no use to anyone
 
 
-def test_a_broker_may_be_away_die_and_forget_and_no_job_is_lost(start: Starter) -> None:
+def test_a_broker_may_be_away_die_and_forget_and_no_job_is_lost(
+    start: Starter, tmp_path: Path
+) -> None:
     prepared(start)
     service = start.serve()
     jobs = [submit(service, "add", {"a": 1, "b": 1})]  # it is kept, whatever the broker does
@@ -258,8 +260,13 @@ def test_a_broker_may_be_away_die_and_forget_and_no_job_is_lost(start: Starter) 
     worker = celery_worker(start, APP)
     assert [result(service, job) for job in jobs] == [2]
 
+    # What runs as the broker dies ends while it is away; the worker outlives the message that nobody takes back.
+    path = tmp_path / "notes"
+    running = submit(service, "note", {"path": str(path), "seconds": 1})
+    until(path.exists)
     broker.process.kill()
     broker.process.wait()
+    assert result(service, running) == 1
     jobs = [submit(service, "add", {"a": n, "b": 1}) for n in range(3)]
     until(lambda: service.get("/readyz").status == 503)
     run_valkey(start)
@@ -280,6 +287,7 @@ def test_a_worker_in_another_pool_or_without_tasks_is_refused(start: Starter) ->
     celery_worker_says(start, "leave out -P", "--pool", "threads")
     celery_worker_says(start, "leave out --autoscale", "--autoscale", "3,1")
     celery_worker_says(start, "JOBS_APP=", JOBS_TASKS="")
+    celery_worker_says(start, "there is no module 'nowhere'", JOBS_TASKS="nowhere")
 
 
 def celery_worker_says(start: Starter, words: str, *options: str, **env: str) -> None:

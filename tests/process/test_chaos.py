@@ -49,7 +49,7 @@ def broken(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
 def submitted(cluster: Cluster, task: str, count: int = 1, **args: object) -> Member:
     """The service, with jobs that it has accepted."""
     service = cluster.serve()
-    client = Client(cluster.port, cluster.history)
+    client = Client(cluster.connect, cluster.history)
     for _ in range(count):
         assert client.submit(task, **args) is not None
     return service
@@ -108,7 +108,7 @@ def test_it_notices_outcomes_that_are_forgotten(broken: Callable[..., Cluster]) 
 
 def test_it_notices_a_crash_loop(broken: Callable[..., Cluster]) -> None:
     cluster = broken(JOBS_MAX_CRASHES="5")
-    with Observer(cluster.database, cluster.history):
+    with Observer(cluster.records, cluster.history):
         submitted(cluster, "dies", how="kill", times=9)
         assert cluster.settle(30)
     assert verdict_on(cluster).kinds() == {"impossible": 2}

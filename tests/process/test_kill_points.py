@@ -16,7 +16,7 @@ from tests.apps.kill_points import AT, KILLED, POINTS
 from tests.chaos.client import Client
 from tests.chaos.cluster import Cluster, Member
 from tests.chaos.history import Answer, Fault, Submission
-from tests.chaos.observer import Observer, rows
+from tests.chaos.observer import Observer
 from tests.chaos.verdict import judge
 from tests.running import PATIENCE, until
 
@@ -35,7 +35,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 def submit(cluster: Cluster, task: str = "quick", **args: object) -> None:
     """Ask for jobs, whether or not somebody is there."""
-    client = Client(cluster.port, cluster.history)
+    client = Client(cluster.connect, cluster.history)
     for _ in range(JOBS):
         client.submit(task, **args)
 
@@ -43,7 +43,7 @@ def submit(cluster: Cluster, task: str = "quick", **args: object) -> None:
 def run_one(cluster: Cluster, seconds: float) -> None:
     """Have a job run that takes a while."""
     submit(cluster, "sleeps", seconds=seconds)
-    until(lambda: any(row.state is JobState.STARTED for row in rows(cluster.database)))
+    until(lambda: any(row.state is JobState.STARTED for row in cluster.records.rows()))
 
 
 def comes_by(cluster: Cluster, point: str) -> Member:
@@ -66,7 +66,7 @@ def comes_by(cluster: Cluster, point: str) -> Member:
 
 @pytest.mark.parametrize("point", POINTS)
 def test_what_was_accepted_ends_once_whatever_is_killed_where(cluster: Cluster, point: str) -> None:
-    with Observer(cluster.database, cluster.history):
+    with Observer(cluster.records, cluster.history):
         member = comes_by(cluster, point)
         killed = cluster.folder / "killed"
         said = until(lambda: killed.exists() and killed.read_text(), "nobody came by")
@@ -111,15 +111,15 @@ def test_a_request_with_a_key_that_got_no_answer_is_sent_again_and_makes_nothing
     with pytest.raises((OSError, http.client.HTTPException)):
         sent_with_a_key(cluster, path, body)
     member.running.process.wait(PATIENCE)
-    kept = [row.job_id for row in rows(cluster.database)]
+    kept = [row.job_id for row in cluster.records.rows()]
     assert len(kept) == count
     cluster.serve()
     for _ in range(2):
         status, told = sent_with_a_key(cluster, path, body)
         assert status == 202
         assert [job["id"] for job in told.get("jobs", [told])] == kept
-    until(lambda: all(row.state is JobState.SUCCESS for row in rows(cluster.database)))
-    assert [row.job_id for row in rows(cluster.database)] == kept
+    until(lambda: all(row.state is JobState.SUCCESS for row in cluster.records.rows()))
+    assert [row.job_id for row in cluster.records.rows()] == kept
 
 
 def test_a_service_and_its_children_are_both_killed_at_points_of_their_own() -> None:

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/explanation/guarantees.md"
 
 FAULTS = set(range(1, 45))
-ELSEWHERE = {23, 24, 25, 26, 40, 42}  #: faults of parts that this page does not speak of
+ELSEWHERE = {23, 24, 25, 26, 40}  #: faults of parts that this page does not speak of
 PROMISES = {str(number) for number in range(1, 9)}
 
 
