@@ -15,6 +15,7 @@ from .errors import BrokerUnreachable, StoreError
 from .housekeeping import REAP_EVERY, keep_house
 from .model import Job, JobId, now_ms
 from .protocols import Broker, Store, Wake
+from .roster import Roster
 
 log = logging.getLogger("jobs.outbox")
 
@@ -35,11 +36,12 @@ class Outbox:
         self,
         store: Store,
         broker: Broker,
+        roster: Roster,
         *,
         retention: float,
         changed: Callable[[Iterable[JobId]], None],
     ) -> None:
-        self._store, self._broker = store, broker
+        self._store, self._broker, self._roster = store, broker, roster
         self._retention, self._changed = retention, changed
         self._bell = asyncio.Event()
         self._bell.set()
@@ -92,7 +94,7 @@ class Outbox:
                 self._ring_in(PAUSE)
 
     async def _publish(self) -> None:
-        while not self._stopping:
+        while not (self._stopping or self._roster.trouble):
             if not self._unsent:
                 hidden = await self._store.publish(BATCH, now_ms() + round(1000 * HIDDEN))
                 self._unsent = hidden.jobs
