@@ -218,7 +218,7 @@ def greeting(url: str, folder: Path, settings: Mapping[str, str]) -> str:
     if "JOBS_SECRET_KEY" in settings:
         shown += f"\n    export JOBS_SECRET_KEY=$(cat {folder / 'secret-key'})"
     worker = (
-        "celery -A jobs.engines.celery worker -c 1"
+        "celery -A jobs.engines.celery worker -c 1 -n another@%h"
         if "JOBS_BROKER" in settings
         else "quart-jobs worker"
     )

@@ -1,12 +1,15 @@
 """A real Valkey from its wheel, on a socket in a folder of its own, and a Celery worker on it."""
 
 import sys
+from itertools import count
 from pathlib import Path
 
 import redis
 
 from service.dev_servers import Valkey
 from tests.running import Running, Starter, until
+
+_numbers = count()
 
 
 def valkey(start: Starter) -> str:
@@ -35,7 +38,17 @@ def client_of(start: Starter) -> redis.Redis:
 def celery_worker(start: Starter, app: str, **how: str) -> Running:
     """`celery -A app worker` with two processes, ready for work."""
     celery = str(Path(sys.executable).with_name("celery"))
-    options = ("--concurrency", "2", "--without-gossip", "--without-mingle", "--loglevel", "info")
+    name = f"worker{next(_numbers)}@%h"  # on RabbitMQ, two of one name refuse each other
+    options = (
+        "-n",
+        name,
+        "--concurrency",
+        "2",
+        "--without-gossip",
+        "--without-mingle",
+        "--loglevel",
+        "info",
+    )
     running = start.command(celery, "-A", app, "worker", *options, **how)
     running.says(r"\bready\.")
     return running
