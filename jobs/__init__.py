@@ -25,9 +25,8 @@ from .extension import Jobs
 from .handle import JobHandle
 from .model import JobState
 from .registry import Registry, Task, task
+from .release import __version__ as __version__
 from .retry import Reject, Retry, RetryPolicy
-
-__version__ = "0.1.0"
 
 __all__ = [
     # The extension and its tasks

@@ -9,7 +9,17 @@ from typing import Any
 from . import wire
 from .errors import JobsError, StoreError, UnknownTask
 from .housekeeping import REAP_EVERY, keep_house
-from .model import ErrorKind, Invocation, Job, JobError, JobId, JobState, Outcome, now_ms
+from .model import (
+    ErrorKind,
+    Invocation,
+    Job,
+    JobError,
+    JobId,
+    JobState,
+    Outcome,
+    PutOff,
+    now_ms,
+)
 from .protocols import (
     Call,
     Engine,
@@ -24,6 +34,7 @@ from .protocols import (
 )
 from .registry import Registry
 from .retry import ONCE, RetryPolicy
+from .roster import LEAVE_FOR, Roster
 from .submission import MAX_ATTEMPTS
 
 log = logging.getLogger("jobs.dispatcher")
@@ -44,6 +55,7 @@ class Dispatcher:
         store: Store,
         engine: Engine,
         registry: Registry,
+        roster: Roster,
         *,
         add: Callable[[Sequence[Job]], Awaitable[object]],
         max_crashes: int,
@@ -53,14 +65,14 @@ class Dispatcher:
         happened: Callable[[], None],
     ) -> None:
         self._store, self._engine, self._registry = store, engine, registry
-        self._add = add
+        self._roster, self._add = roster, add
         self._max_crashes, self._retention, self._changed = max_crashes, retention, changed
         self._ended, self._happened = ended, happened
         self._bell = asyncio.Event()
         self._events: list[Event] = []
         self._unsaid: list[Progress | Wrote] = []
         self._unsaved: list[Outcome] = []
-        self._unreleased: list[Invocation | Outcome] = []
+        self._unreleased: list[Invocation | Outcome | PutOff] = []
         self._running: dict[JobId, Job] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._work = True
@@ -243,21 +255,32 @@ class Dispatcher:
 
     async def _claim(self) -> None:
         limit = self._engine.free
-        if not (self._work and self._claiming and limit):
+        if not (self._work and self._claiming and limit) or self._roster.trouble:
             return
         self._work = False
         claim = await self._store.claim(limit)
         if claim.jobs:
             if len(claim.jobs) == limit:
                 self._work = True
-            for job in claim.jobs:
+            jobs = claim.jobs
+            if not all(map(self._roster.suits, jobs)):
+                jobs = [job for job in jobs if await self._is_ours(job)]
+            for job in jobs:
                 self._running[job.id] = job
-            self._engine.start([self._invocation(job) for job in claim.jobs])
+            self._engine.start([self._invocation(job) for job in jobs])
             self._happened()
             if self._work and self._engine.free:
                 self._bell.set()
         if claim.next_due is not None:
             self._wake_when(claim.next_due)
+
+    async def _is_ours(self, job: Job) -> bool:
+        """Whether a claimed job is to run here; else it is given back for others."""
+        if self._roster.suits(job) or not await self._roster.leaves(job):
+            return True
+        self._unreleased.append(PutOff(job.id, job.attempt, now_ms() + LEAVE_FOR))
+        self._bell.set()
+        return False
 
     def _invocation(self, job: Job) -> Invocation:
         invocation, task = Invocation.of(job), self._registry.find(job.task)

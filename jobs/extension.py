@@ -23,6 +23,8 @@ from .parts import boot_for, broker_for, engine_for, sealing_keys
 from .portal import Portal
 from .protocols import Engine, Store, Wake
 from .registry import Registry, Task, default_registry
+from .release import __version__
+from .roster import Roster
 from .runner import Runner
 from .sealing import Sealer
 from .settings import Settings
@@ -189,6 +191,13 @@ class Jobs:
             self._intake,
             engine,
             self.registry,
+            Roster(
+                self.store,
+                self.registry,
+                release=__version__,
+                engine=self.settings.engine,
+                lanes=0 if engine is None else self.settings.lane_count,
+            ),
             self.settings,
             self.stopping,
             broker=broker_for(self.settings) if announces else None,
@@ -446,6 +455,12 @@ class Jobs:
         if (lane := current.lane()) is not None:
             return await lane.attempts(job_id)
         return await self._here(lambda: self.store.attempts(job_id))
+
+    @property
+    def roster(self) -> Roster:
+        """The processes that share the jobs. Raises `NotRunning`."""
+        self._refuse_unless_open()
+        return self._operation.roster
 
     @property
     def streams(self) -> Streams:

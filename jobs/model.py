@@ -163,6 +163,14 @@ class Invocation(NamedTuple):
         )
 
 
+class PutOff(NamedTuple):
+    """A claimed attempt that never began and is for another process: given back, but hidden until then (ms)."""
+
+    job_id: JobId
+    attempt: int
+    until: int
+
+
 class Usage(NamedTuple):
     """What an attempt took of its machine."""
 

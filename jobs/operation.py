@@ -12,6 +12,7 @@ from .intake import Intake
 from .outbox import Outbox
 from .protocols import Broker, Engine, Store, Wake
 from .registry import Registry
+from .roster import Roster
 from .settings import Settings
 from .streams import Streams
 from .waiters import Waiters
@@ -33,12 +34,13 @@ class Operation:
         intake: Intake,
         engine: Engine | None,
         registry: Registry,
+        roster: Roster,
         settings: Settings,
         stopping: asyncio.Event,
         *,
         broker: Broker | None = None,
     ) -> None:
-        self.waiters = Waiters(store)
+        self.waiters, self.roster = Waiters(store), roster
         self.streams = Streams(store, stopping, most=settings.max_streams)
         self._store, self._engine, self._grace = store, engine, settings.grace
         self._dispatcher: Dispatcher | None = None
@@ -48,6 +50,7 @@ class Operation:
                 store,
                 engine,
                 registry,
+                roster,
                 add=intake.add,
                 max_crashes=settings.max_crashes,
                 retention=settings.retention,
@@ -58,12 +61,16 @@ class Operation:
         self._outbox: Outbox | None = None
         if broker is not None:
             self._outbox = Outbox(
-                store, broker, retention=settings.retention, changed=self.waiters.notify
+                store, broker, roster, retention=settings.retention, changed=self.waiters.notify
             )
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
+            await self.roster.look()  # before a job is claimed that others have the task of
+            await stack.enter_async_context(
+                _beside(self.roster.run(lambda: self.wake(Wake.WORK)), "jobs roster")
+            )
             if self._engine is not None and self._dispatcher is not None:
                 await stack.enter_async_context(self._dispatching(self._engine, self._dispatcher))
             if self._outbox is not None:
@@ -86,6 +93,8 @@ class Operation:
         """Why no job can run here now, in words; None if jobs can, or are not to run here."""
         if self._run is not None and self._run.done():
             return "the dispatcher has stopped"
+        if self.roster.trouble is not None:
+            return self.roster.trouble
         if self._outbox is not None:
             return self._outbox.trouble
         return self._engine.trouble if self._engine is not None else None

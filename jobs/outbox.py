@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from .errors import BrokerUnreachable, StoreError
-from .housekeeping import REAP_EVERY, keep_house
+from .housekeeping import REAP_EVERY, Complaint, keep_house
 from .model import Job, JobId, now_ms
 from .protocols import Broker, Store, Wake
+from .roster import Roster
 
 log = logging.getLogger("jobs.outbox")
 
@@ -35,11 +36,12 @@ class Outbox:
         self,
         store: Store,
         broker: Broker,
+        roster: Roster,
         *,
         retention: float,
         changed: Callable[[Iterable[JobId]], None],
     ) -> None:
-        self._store, self._broker = store, broker
+        self._store, self._broker, self._roster = store, broker, roster
         self._retention, self._changed = retention, changed
         self._bell = asyncio.Event()
         self._bell.set()
@@ -80,19 +82,21 @@ class Outbox:
             self._thread.shutdown(wait=False)
 
     async def _announce(self) -> None:
+        complaint = Complaint(log, "announcing jobs")
         while not self._stopping:
             await self._bell.wait()
             self._bell.clear()
             try:
                 await self._publish()
+                complaint.drop()
             except BrokerUnreachable:
                 self._ring_in(PAUSE)
             except StoreError as error:
-                log.warning("announcing jobs put off: %s", error)
+                complaint.make(error)
                 self._ring_in(PAUSE)
 
     async def _publish(self) -> None:
-        while not self._stopping:
+        while not (self._stopping or self._roster.trouble):
             if not self._unsent:
                 hidden = await self._store.publish(BATCH, now_ms() + round(1000 * HIDDEN))
                 self._unsent = hidden.jobs
@@ -111,6 +115,7 @@ class Outbox:
 
     async def _compare(self) -> None:
         """Find out what the broker has lost; also, whether it can be reached."""
+        complaint = Complaint(log, "comparing with the broker")
         while True:
             try:
                 published = await self._store.published()
@@ -120,10 +125,11 @@ class Outbox:
                         # Some may be on their way; which ones are lost, nobody knows.
                         before = now_ms() + round(1000 * (HIDDEN - LOST_AFTER))
                         await self._store.unpublish(queue, before)
+                complaint.drop()
             except BrokerUnreachable:
                 pass
             except StoreError as error:
-                log.warning("comparing with the broker put off: %s", error)
+                complaint.make(error)
             await asyncio.sleep(COMPARE_EVERY)
 
     async def _call(self, function: Callable[..., Any], *args: Any) -> Any:

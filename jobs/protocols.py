@@ -22,8 +22,10 @@ from .model import (
     JobQuery,
     JobState,
     Outcome,
+    PutOff,
     Queued,
 )
+from .peers import Peer, Peers
 
 
 class Wake(Flag):
@@ -46,6 +48,10 @@ class Store(AbstractAsyncContextManager["Store"], Protocol):
     """This process's name in `claimed_by`; alive as long as the store is open."""
     location: str
     """Where the jobs are, in words for people; for a file, its path."""
+
+    @property
+    def schema_version(self) -> int:
+        """The newest schema that this release knows."""
 
     def hold_fileno(self) -> int | None:
         """An open file whose lock says that the claimant is alive: a child that holds it too keeps its jobs
@@ -114,9 +120,9 @@ class Store(AbstractAsyncContextManager["Store"], Protocol):
         to stop becomes REVOKED. Every outcome that counted is kept as an attempt: SUCCESS, or what kind
         its error is of."""
 
-    async def release(self, unspent: Sequence[Invocation | Outcome]) -> None:
+    async def release(self, unspent: Sequence[Invocation | Outcome | PutOff]) -> None:
         """Give back claimed jobs: PENDING again, the attempt not spent. One that has been asked to stop
-        becomes REVOKED. An `Invocation` never began; an `Outcome` says how an attempt was stopped by a
+        becomes REVOKED. An `Invocation` or a `PutOff` never began; an `Outcome` says how an attempt was stopped by a
         shutdown, which is kept (`shutdown`)."""
 
     async def cancel(self, job_id: JobId) -> JobState:
@@ -154,6 +160,13 @@ class Store(AbstractAsyncContextManager["Store"], Protocol):
 
     async def keys(self) -> Sequence[ApiKey]:
         """Every API key there ever was, in the order they were made."""
+
+    async def enter(self, me: Peer) -> None:
+        """Tell the others what this process is. It is forgotten once the process is dead."""
+
+    async def peers(self) -> Peers:
+        """Which processes have the jobs open and have entered themselves, this one too; and the version of the
+        database's schema."""
 
     async def wait(self) -> Wake:
         """Return as soon as something may have changed since the last call: the process's one doorbell.

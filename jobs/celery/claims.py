@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jobs.errors import StoreError
-from jobs.model import Claim, Invocation, Job, JobId, JobState, Outcome
+from jobs.model import Claim, Invocation, Job, JobId, JobState, Outcome, PutOff
 from jobs.protocols import Store
 
 log = logging.getLogger("jobs.celery")
@@ -90,7 +90,7 @@ class ClaimsByMessage:
             self._end(outcome.job_id, outcome.attempt, outcome)
         return counted
 
-    async def release(self, unspent: Sequence[Invocation | Outcome]) -> None:
+    async def release(self, unspent: Sequence[Invocation | Outcome | PutOff]) -> None:
         """See `Store.release`."""
         await self._store.release(unspent)
         for one in unspent:

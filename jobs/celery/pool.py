@@ -57,10 +57,14 @@ class LanePool(BasePool):  # type: ignore[misc]
         self._told: deque[Callable[[], None]] = deque()
 
     def on_start(self) -> None:
-        """Open store and lanes. Raises `ConfigurationError`, `StoreError`."""
+        """Open store and lanes. Raises `SystemExit` if they cannot be."""
         os.environ["JOBS_LANES"] = str(self.limit)
         self._jobs.claims = self._wrap
-        self._jobs.__enter__()
+        try:
+            self._jobs.__enter__()
+        except JobsError as error:
+            log.critical("quart-jobs: %s", error)  # anything else Celery logs with all its frames
+            raise SystemExit(1) from error
         self.app.jobs_pool = self
 
     def _wrap(self, store: Store) -> Any:

@@ -14,7 +14,7 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 from jobs.errors import StoreBusy, StoreError
-from jobs.model import Claim, Invocation, Outcome
+from jobs.model import Claim, Invocation, Outcome, PutOff
 from jobs.protocols import Wake
 
 from .background import unheeded
@@ -75,7 +75,7 @@ class GroupCommit:
     async def claim(
         self,
         claim: Verb[P, Claim],
-        release: Verb[Sequence[Invocation | Outcome], None],
+        release: Verb[Sequence[Invocation | Outcome | PutOff], None],
         payload: P,
     ) -> Claim:
         """Claim jobs; those that were claimed for a caller that has gone are given back."""
@@ -88,7 +88,7 @@ class GroupCommit:
 
     def _give_back(
         self,
-        release: Verb[Sequence[Invocation | Outcome], None],
+        release: Verb[Sequence[Invocation | Outcome | PutOff], None],
         claiming: "asyncio.Future[Claim]",
     ) -> None:
         if claiming.cancelled() or claiming.exception() or not claiming.result().jobs:

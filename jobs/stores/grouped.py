@@ -15,12 +15,15 @@ from jobs.model import (
     JobQuery,
     JobState,
     Outcome,
+    PutOff,
     Queued,
 )
+from jobs.peers import Peer, Peers
 from jobs.protocols import Progress, Wake, Wrote
 
 from .bell import Bell
 from .group import GroupCommit
+from .migrate import migrations
 from .verbs import Verb
 
 
@@ -34,13 +37,14 @@ class Verbs(NamedTuple):
     unpublish: Verb[tuple[str, int], None]
     finish: Verb[Sequence[Outcome], set[JobId]]
     say: Verb[Sequence[Progress | Wrote], None]
-    release: Verb[Sequence[Invocation | Outcome], None]
+    release: Verb[Sequence[Invocation | Outcome | PutOff], None]
     cancel: Verb[JobId, JobState]
     cancel_many: Verb[Collection[JobId], set[JobId]]
     retry: Verb[Collection[JobId], set[JobId]]
     prune: Verb[tuple[int, int], int]
     add_key: Verb[ApiKey, None]
     revoke_key: Verb[str, bool]
+    enter: Verb[Peer, None]
 
 
 class Readers(Protocol):
@@ -55,6 +59,7 @@ class Readers(Protocol):
     async def queued(self) -> Mapping[str | None, Queued]: ...
     async def published(self) -> dict[str, int]: ...
     async def keys(self) -> Sequence[ApiKey]: ...
+    async def peers(self) -> Peers: ...
     async def find(self, query: JobQuery) -> JobPage: ...
 
 
@@ -72,6 +77,11 @@ class GroupedStore:
 
     _verbs: ClassVar[Verbs]
     _bell: Bell
+
+    @property
+    def schema_version(self) -> int:
+        """See `Store.schema_version`; both kinds of store have the same."""
+        return len(migrations())
 
     @property
     def _parts(self) -> Parts:
@@ -112,7 +122,7 @@ class GroupedStore:
         """See `Store.say`."""
         await self._parts.writer.submit(self._verbs.say, said)
 
-    async def release(self, unspent: Sequence[Invocation | Outcome]) -> None:
+    async def release(self, unspent: Sequence[Invocation | Outcome | PutOff]) -> None:
         """See `Store.release`."""
         await self._parts.writer.submit(self._verbs.release, unspent)
 
@@ -143,6 +153,14 @@ class GroupedStore:
     async def keys(self) -> Sequence[ApiKey]:
         """See `Store.keys`."""
         return await self._parts.reads.keys()
+
+    async def enter(self, me: Peer) -> None:
+        """See `Store.enter`."""
+        await self._parts.writer.submit(self._verbs.enter, me)
+
+    async def peers(self) -> Peers:
+        """See `Store.peers`."""
+        return await self._parts.reads.peers()
 
     async def wait(self) -> Wake:
         """See `Store.wait`."""

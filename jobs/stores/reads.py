@@ -10,6 +10,7 @@ from jobs.errors import JobNotFound
 from jobs.events import EventId, EventMark, JobEvent, News
 from jobs.keys import ApiKey
 from jobs.model import ENDED, AttemptRecord, Job, JobId, JobPage, JobQuery, JobState, Queued
+from jobs.peers import Peers, read_peers
 
 from . import events
 from .connection import Connection
@@ -123,6 +124,10 @@ class Reads:
     async def keys(self) -> Sequence[ApiKey]:
         """See `Store.keys`."""
         return [to_key(row) for row in await self._rows(self._reader, SQL["keys"], {})]
+
+    async def peers(self) -> Peers:
+        """See `Store.peers`."""
+        return read_peers(await self._rows(self._reader, SQL["peers"], {}))
 
     async def find(self, query: JobQuery) -> JobPage:
         """See `Store.find`."""

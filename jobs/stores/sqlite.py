@@ -12,6 +12,7 @@ from typing import NamedTuple, Self
 
 from jobs.errors import StoreError, StoreFull
 from jobs.model import JobId
+from jobs.peers import Peers
 
 from . import migrate
 from .background import end, unheeded
@@ -34,6 +35,7 @@ from .writes import (
     CANCEL_MANY,
     CLAIM,
     CLAIM_THESE,
+    ENTER,
     FINISH,
     PROBE,
     PRUNE,
@@ -69,6 +71,7 @@ class SQLiteStore(GroupedStore):
         prune=PRUNE,
         add_key=ADD_KEY,
         revoke_key=REVOKE_KEY,
+        enter=ENTER,
     )
 
     def __init__(
@@ -208,6 +211,12 @@ class SQLiteStore(GroupedStore):
             ended |= reaped.ended
             more = reaped.more
         return ended
+
+    async def peers(self) -> Peers:
+        """See `Store.peers`. Who has closed the store is not among them; who was killed is, until a reap."""
+        found = await super().peers()
+        there = [each for each in found.processes if (self._place.claimants / each.name).exists()]
+        return found.model_copy(update={"processes": tuple(there)})
 
     async def check(self) -> None:
         """See `Store.check`. Writes, and so finds out; after the disk has failed, the first check says so

@@ -130,9 +130,9 @@ INSERT INTO attempts (
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- release --
--- Attempts that never began, or that a shutdown stopped, are not spent.
+-- Attempts that never began, or that a shutdown stopped, are not spent; those put off are hidden until then.
 WITH given AS MATERIALIZED (
-    SELECT seq FROM json_each(:attempts) CROSS JOIN jobs ON jobs.id = value ->> 0
+    SELECT seq, value ->> 2 AS until FROM json_each(:attempts) CROSS JOIN jobs ON jobs.id = value ->> 0
     WHERE attempt = value ->> 1 AND claimed_by = :claimant AND state = 'STARTED'
 )
 UPDATE jobs SET
@@ -140,8 +140,11 @@ UPDATE jobs SET
     attempt = attempt - 1,
     claimed_by = NULL,
     started_at = NULL,
-    finished_at = iif(cancel_requested_at IS NULL, NULL, :now)
-WHERE seq IN (SELECT seq FROM given)
+    finished_at = iif(cancel_requested_at IS NULL, NULL, :now),
+    ready = until IS NULL OR cancel_requested_at IS NOT NULL,
+    run_at = iif(until IS NULL, run_at, coalesce(run_at, created_at)),
+    republish_at = until
+FROM given WHERE jobs.seq = given.seq
 RETURNING seq, id, state
 
 -- say --
@@ -216,8 +219,17 @@ UPDATE payloads SET
 WHERE seq IN (SELECT value FROM json_each(:seqs))
 
 -- claimants --
--- Who holds jobs.
-SELECT DISTINCT claimed_by FROM jobs WHERE state = 'STARTED'
+-- Who holds jobs, or has entered itself.
+SELECT claimed_by FROM jobs WHERE state = 'STARTED' UNION SELECT name FROM processes
+
+-- enter --
+-- What this process is.
+INSERT INTO processes (name, about) VALUES (:claimant, :about)
+ON CONFLICT (name) DO UPDATE SET about = excluded.about
+
+-- part --
+-- Of these, nobody is alive.
+DELETE FROM processes WHERE name IN (SELECT value FROM json_each(:dead))
 
 -- lose --
 -- The attempts of dead claimants, which `reap` then takes from them.
@@ -403,6 +415,11 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 -- revoke_key --
 -- The first time counts.
 UPDATE api_keys SET revoked_at = coalesce(revoked_at, :now) WHERE id = :id
+
+-- peers --
+-- The version of the schema, and who says what of itself.
+SELECT version, name, about
+FROM (SELECT max(number) AS version FROM migrations) AS latest LEFT JOIN processes ON TRUE
 
 -- keys --
 -- All API keys, in the order they were made.

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import JobNotFound
-from jobs.model import Claim, Invocation, Job, JobId, JobState, Outcome
+from jobs.model import Claim, Invocation, Job, JobId, JobState, Outcome, PutOff
+from jobs.peers import Peer
 from jobs.protocols import Wake
 
 from . import attempts, claimant, events
@@ -196,13 +197,13 @@ def _finish_one(transaction: Transaction, outcomes: Sequence[Outcome]) -> set[Jo
 
 
 def _release(
-    transaction: Transaction, requests: Sequence[Sequence[Invocation | Outcome]]
+    transaction: Transaction, requests: Sequence[Sequence[Invocation | Outcome | PutOff]]
 ) -> list[None]:
     given = [one for request in requests for one in request]
     rows = transaction.connection.execute(
         SQL["release"],
         {
-            "attempts": json.dumps([(one.job_id, one.attempt) for one in given]),
+            "attempts": json.dumps([(one.job_id, one.attempt, _until(one)) for one in given]),
             "claimant": transaction.claimant,
             "now": transaction.now,
         },
@@ -219,6 +220,10 @@ def _release(
     )
     transaction.wake |= Wake.WORK | (Wake.ENDED if revoked else Wake(0))
     return [None] * len(requests)
+
+
+def _until(one: Invocation | Outcome | PutOff) -> int | None:
+    return one.until if isinstance(one, PutOff) else None
 
 
 def _cancel(transaction: Transaction, job_ids: Sequence[JobId]) -> list[JobState | JobNotFound]:
@@ -295,6 +300,8 @@ def _reap(transaction: Transaction, folders: Sequence[Path]) -> list[Reaped]:
     theirs = {"dead": json.dumps(sorted(dead)), "now": now}
     connection.execute(SQL["lose"], {"error": GONE, **theirs})
     lost = connection.execute(SQL["reap"], {"max_lost": MAX_LOST, **theirs}).fetchall()
+    if dead:
+        connection.execute(SQL["part"], theirs)
     expired = connection.execute(SQL["expire"], {"now": now, "limit": EXPIRED_AT_ONCE}).fetchall()
     _record(transaction, [(state in _ENDED, None, LOST[state], seq) for seq, _, state in lost])
     _record(transaction, [(True, None, EXPIRED, seq) for seq, _, _ in expired])
@@ -330,6 +337,13 @@ def _probe(transaction: Transaction, requests: Sequence[None]) -> list[None]:
     return [None] * len(requests)
 
 
+def _enter(transaction: Transaction, entries: Sequence[Peer]) -> list[None]:
+    for me in entries:
+        about = {"claimant": transaction.claimant, "about": me.model_dump_json()}
+        transaction.connection.execute(SQL["enter"], about)
+    return [None] * len(entries)
+
+
 # In the order within a transaction: what frees a job comes before what takes one.
 FINISH = Verb(0, _finish)
 RELEASE = Verb(1, _release)
@@ -346,3 +360,4 @@ CLAIM_THESE: Verb[Sequence[tuple[JobId, int]], Claim] = Verb(
     15, _claim_these, durable=False, vital=False
 )
 UNPUBLISH: Verb[tuple[str, int], None] = Verb(16, _unpublish, durable=False)
+ENTER: Verb[Peer, None] = Verb(17, _enter, durable=False)

@@ -9,7 +9,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from jobs.errors import JobsError
 from service import docs
 
-from . import again, attempts, batch, bulk, description, events, health, jobs, tasks
+from . import again, attempts, batch, bulk, description, events, health, jobs, tasks, workers
 from .principal import Hook, for_callers
 from .problems import Refusal, from_error, from_http
 from .render import problem_response
@@ -24,6 +24,7 @@ TABLE: tuple[Route, ...] = (
     *bulk.routes,
     *tasks.routes,
     *health.routes,
+    *workers.routes,
     *description.routes,
     *docs.routes,
 )

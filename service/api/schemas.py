@@ -266,6 +266,29 @@ class Health(_Out):
     status: str = Field(examples=["ok"])
 
 
+class WorkerObject(_Out):
+    """A process that has the jobs open."""
+
+    name: str = Field(description="As in the `worker` of an attempt.")
+    release: str = Field(description="Of quart-jobs.")
+    schema_version: int = Field(description="The newest that it knows.")
+    engine: str
+    lanes: int = Field(description="How many jobs it runs at one time; 0: it runs none.")
+    host: str
+    pid: int
+    opened_at: Time
+    tasks: list[str]
+
+
+class WorkerList(_Out):
+    """Who shares the jobs, and whether they fit together."""
+
+    release: str = Field(description="Of the process that answers.")
+    schema_version: int = Field(description="Of the database.")
+    workers: list[WorkerObject]
+    problems: list[str] = Field(description="What does not fit, in words; none: all is well.")
+
+
 class ProblemItem(_Out):
     """One wrong value."""
 

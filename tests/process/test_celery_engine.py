@@ -4,6 +4,7 @@ RabbitMQ is not here: what differs for it is that it confirms each message (`job
 """
 
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -156,10 +157,23 @@ def test_limits_budgets_and_retries_are_the_stores(shop: Shop) -> None:
     assert (crashed["error"]["kind"], crashed["attempt"]) == ("crash", 3)
 
 
-def test_a_task_that_the_worker_does_not_know_fails_and_says_so(shop: Shop) -> None:
+def test_a_task_that_no_worker_knows_fails_and_one_that_another_knows_is_left_to_it(
+    shop: Shop,
+) -> None:
     job = shop.service.post("/tasks/more.new/jobs", {}).headers["Location"]
     error = shop.ended(job)["error"]
     assert (error["type"], "more.new" in error["message"]) == ("UnknownTask", True)
+    (words,) = shop.service.get("/workers").json()["problems"]
+    assert words.endswith("takes jobs of tasks that no worker has, and they will fail: more.new")
+    shop.worker.says(r"no worker has, and they will fail: more\.new")
+
+    other = celery_worker(shop.start, APP, JOBS_TASKS="more")
+    jobs = [
+        shop.service.post("/tasks/more.new/jobs", {}).headers["Location"],
+        *(shop.submit("add", {"a": n, "b": 1}) for n in range(4)),
+    ]
+    assert [shop.ended(job)["state"] for job in jobs] == ["SUCCESS"] * 5
+    assert other.stop() == 0
 
 
 def test_a_celery_task_of_the_users_own_has_our_api(shop: Shop) -> None:
@@ -275,6 +289,32 @@ def test_a_broker_may_be_away_die_and_forget_and_no_job_is_lost(
     assert worker.process.poll() is None
 
 
+def test_while_the_database_is_away_nothing_is_accepted_and_what_runs_is_recorded_later(
+    start: Starter, tmp_path: Path
+) -> None:
+    prepared(start)
+    server = postgres.Server()
+    start.env |= {"JOBS_DATABASE": server.url, "JOBS_BUSY_TIMEOUT": "1"}
+    valkey(start)
+    try:
+        service, worker = start.serve(), celery_worker(start, APP)
+        path = tmp_path / "notes"
+        job = submit(service, "note", {"path": str(path), "seconds": 3})
+        until(lambda: path.exists() and path.read_text() == "1\n")
+        server.stop(signal.SIGQUIT)
+        assert service.post(f"/tasks/{TASKS}.add/jobs", {"a": 1, "b": 1}).status == 503
+        assert service.get("/readyz").status == 503
+        worker.says("cannot go on, trying again")  # the job has ended, and that is kept
+        server.start()
+        assert result(service, job) == 1
+        assert result(service, submit(service, "add", {"a": 1, "b": 1})) == 2
+        assert seen(service, job)["attempt"] == 1
+        until(lambda: service.get("/readyz").status == 200)
+        assert service.output.count("housekeeping put off") == 1
+    finally:
+        server.close()
+
+
 def test_without_the_extra_it_says_what_to_install(start: Starter) -> None:
     prepared(start)
     start.write("celery.py", "raise ModuleNotFoundError(\"No module named 'celery'\")")
@@ -290,10 +330,19 @@ def test_a_worker_in_another_pool_or_without_tasks_is_refused(start: Starter) ->
     celery_worker_says(start, "there is no module 'nowhere'", JOBS_TASKS="nowhere")
 
 
-def celery_worker_says(start: Starter, words: str, *options: str, **env: str) -> None:
+def test_a_worker_whose_database_cannot_be_opened_says_so_in_a_line_and_ends(
+    start: Starter,
+) -> None:
+    prepared(start)
+    running = celery_worker_says(start, "nosuch", JOBS_DATABASE="nosuch/jobs.db")
+    assert "Traceback" not in running.output
+
+
+def celery_worker_says(start: Starter, words: str, *options: str, **env: str) -> Running:
     running = start.command(CELERY, "-A", APP, "worker", "-c", "1", *options, **env)
     running.says(re.escape(words))
     assert running.process.wait(30) != 0
+    return running
 
 
 def test_jobs_need_celerys_worker_not_ours(start: Starter) -> None:

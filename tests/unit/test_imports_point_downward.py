@@ -10,12 +10,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 FLOORS = {
-    0: "errors events forms idempotency intake keys model pointers protocols progress settings strict_json json_writer",
+    0: "errors events forms idempotency intake keys model peers pointers protocols progress release settings"
+    " strict_json json_writer",
     1: "annotations current frameworks functions handle hygiene key_ring registry retry sealed sealing shadowing"
     " signature snapshot submission",
     2: "adopted attempt channel child failures flask guardian lane_client memory output request_context_task runner"
     " stores upkeep usage wire processes",
-    3: "celery dispatcher engines housekeeping operation outbox portal streams waiters",
+    3: "celery dispatcher engines housekeeping operation outbox portal roster streams waiters",
     4: "extension parts",
     5: "celery.pool celery.consumer celery.worker engines.celery",
 }

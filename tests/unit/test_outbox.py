@@ -14,6 +14,8 @@ from jobs.errors import BrokerUnreachable
 from jobs.model import Job, JobId, now_ms
 from jobs.outbox import Outbox
 from jobs.protocols import Store
+from jobs.registry import Registry
+from jobs.roster import Roster
 from jobs.stores.sqlite import SQLiteStore
 from tests.store_play import ids, new_job, new_jobs, past
 
@@ -63,7 +65,8 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 @asynccontextmanager
 async def announcing(store: Store, broker: FakeBroker) -> AsyncIterator[Outbox]:
-    box = Outbox(store, broker, retention=1000, changed=lambda _: None)
+    roster = Roster(store, Registry(), release="1", engine="celery", lanes=0)
+    box = Outbox(store, broker, roster, retention=1000, changed=lambda _: None)
 
     async def listen() -> None:
         while True:

@@ -33,6 +33,7 @@ EVERY = (*TABLES, API_KEYS)
 LEFT_BEHIND = {
     "migrations": "each store has its own",
     "claimants": "the processes that use the server",
+    "processes": "what those that use a database say of themselves",
     "move": "the mark in the file",
     "move_notes": "what has changed in the file",
     "moves": "the mark on the server",

@@ -18,6 +18,12 @@ RETURNING xmax = 0
 -- This process looks after the others.
 UPDATE claimants SET judged_at = %(now)s WHERE name = %(claimant)s
 
+-- enter --
+-- What this process is; unless the others have given it up.
+INSERT INTO processes (name, about)
+SELECT name, %(about)s FROM claimants WHERE name = %(claimant)s
+ON CONFLICT (name) DO UPDATE SET about = excluded.about
+
 -- leave --
 -- Of these, nobody is alive.
 DELETE FROM claimants WHERE name = ANY(%(names)s)
@@ -209,10 +215,11 @@ kept AS (
 SELECT id, attempt, becomes, state FROM ended
 
 -- release --
--- Attempts that never began, or that a shutdown stopped, are not spent; the latter are kept.
+-- Attempts that never began, or that a shutdown stopped, are not spent; the latter are kept. Those put off are
+-- hidden until then.
 WITH given AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(attempts)s::json) AS each (
-        id text, attempt integer, outcome text, began_at bigint, ended_at bigint, pid integer,
+        id text, attempt integer, until bigint, outcome text, began_at bigint, ended_at bigint, pid integer,
         max_rss bigint, cpu double precision, signal integer, log text
     )
 ),
@@ -222,7 +229,10 @@ released AS (
         attempt = jobs.attempt - 1,
         claimed_by = NULL,
         started_at = NULL,
-        finished_at = CASE WHEN cancel_requested_at IS NOT NULL THEN %(now)s::bigint END
+        finished_at = CASE WHEN cancel_requested_at IS NOT NULL THEN %(now)s::bigint END,
+        ready = until IS NULL OR cancel_requested_at IS NOT NULL,
+        run_at = CASE WHEN until IS NULL THEN run_at ELSE coalesce(run_at, created_at) END,
+        republish_at = until
     FROM given
     WHERE jobs.id = given.id AND jobs.attempt = given.attempt
         AND claimed_by = %(claimant)s AND state = 'STARTED'
@@ -579,6 +589,11 @@ VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
 -- revoke_key --
 -- The first time counts.
 UPDATE api_keys SET revoked_at = coalesce(revoked_at, %(now)s) WHERE id = %(id)s
+
+-- peers --
+-- The version of the schema, and who says what of itself.
+SELECT version, name, about
+FROM (SELECT max(number) AS version FROM migrations) AS latest LEFT JOIN processes ON TRUE
 
 -- keys --
 -- All API keys, in the order they were made.

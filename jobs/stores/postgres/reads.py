@@ -11,6 +11,7 @@ from jobs.errors import JobNotFound, StoreError
 from jobs.events import EventId, EventMark, JobEvent, News
 from jobs.keys import ApiKey
 from jobs.model import ENDED, AttemptRecord, Job, JobId, JobPage, JobQuery, JobState, Queued
+from jobs.peers import Peers, read_peers
 from jobs.stores.rows import shown, to_job, to_key, to_record
 
 from . import events
@@ -142,6 +143,10 @@ class Reads:
     async def keys(self) -> Sequence[ApiKey]:
         """See `Store.keys`."""
         return [to_key(row) for row in await self._rows(SQL["keys"], {})]
+
+    async def peers(self) -> Peers:
+        """See `Store.peers`."""
+        return read_peers(await self._rows(SQL["peers"], {}))
 
     async def find(self, query: JobQuery) -> JobPage:
         """See `Store.find`."""

@@ -35,6 +35,7 @@ from .writes import (
     CANCEL_MANY,
     CLAIM,
     CLAIM_THESE,
+    ENTER,
     FINISH,
     LEAVE,
     PROBE,
@@ -77,6 +78,7 @@ class PostgresStore(GroupedStore):
         prune=PRUNE,
         add_key=ADD_KEY,
         revoke_key=REVOKE_KEY,
+        enter=ENTER,
     )
 
     def __init__(

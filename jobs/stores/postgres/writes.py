@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from jobs.errors import JobNotFound
 from jobs.keys import ApiKey
-from jobs.model import Claim, Invocation, Job, JobId, JobState, Outcome
+from jobs.model import Claim, Invocation, Job, JobId, JobState, Outcome, PutOff
+from jobs.peers import Peer
 from jobs.protocols import Wake
 from jobs.stores.claimant import kill_what_is_left
 from jobs.stores.reasons import EXPIRED, GONE, LOST, MAX_LOST, NOT_AGAIN, NOT_BEGUN
@@ -207,12 +208,12 @@ def _attempt(outcome: Outcome) -> dict[str, Any]:
 
 
 def _release(
-    transaction: Transaction, requests: Sequence[Sequence[Invocation | Outcome]]
+    transaction: Transaction, requests: Sequence[Sequence[Invocation | Outcome | PutOff]]
 ) -> list[None]:
     given = {
         (one.job_id, one.attempt): _attempt(one)
         if isinstance(one, Outcome)
-        else {"id": one.job_id, "attempt": one.attempt}
+        else {"id": one.job_id, "attempt": one.attempt, "until": _until(one)}
         for one in sorted(_all(requests), key=lambda one: isinstance(one, Outcome))
     }
     if given:
@@ -230,8 +231,14 @@ def _release(
     return [None] * len(requests)
 
 
-def _all(requests: Iterable[Iterable[Invocation | Outcome]]) -> Iterable[Invocation | Outcome]:
+def _all(
+    requests: Iterable[Iterable[Invocation | Outcome | PutOff]],
+) -> Iterable[Invocation | Outcome | PutOff]:
     return (one for request in requests for one in request)
+
+
+def _until(one: Invocation | Outcome | PutOff) -> int | None:
+    return one.until if isinstance(one, PutOff) else None
 
 
 def _cancel(transaction: Transaction, job_ids: Sequence[JobId]) -> list[JobState | JobNotFound]:
@@ -374,6 +381,12 @@ def _leave(transaction: Transaction, requests: Sequence[None]) -> list[None]:
     return [None] * len(requests)
 
 
+def _enter(transaction: Transaction, entries: Sequence[Peer]) -> list[None]:
+    for me in entries:
+        transaction.run("enter", claimant=transaction.claimant, about=me.model_dump_json())
+    return [None] * len(entries)
+
+
 # In the order within a transaction: what frees a job comes before what takes one. All of it is durable, a claim
 # too: the server may crash while its claimant lives, and then one claim must not be made twice.
 FINISH = Verb(0, _finish)
@@ -393,3 +406,4 @@ LEAVE = Verb(13, _leave)
 PUBLISH: Verb[tuple[int, int], Claim] = Verb(14, _publish)
 CLAIM_THESE: Verb[Sequence[tuple[JobId, int]], Claim] = Verb(15, _claim_these)
 UNPUBLISH: Verb[tuple[str, int], None] = Verb(16, _unpublish)
+ENTER: Verb[Peer, None] = Verb(17, _enter, durable=False)
