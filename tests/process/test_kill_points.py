@@ -91,7 +91,7 @@ def test_what_was_accepted_ends_once_whatever_is_killed_where(cluster: Cluster, 
 
 
 def sent_with_a_key(cluster: Cluster, path: str, body: object) -> tuple[int, Any]:
-    with closing(http.client.HTTPConnection("127.0.0.1", cluster.port, timeout=PATIENCE)) as client:
+    with closing(http.client.HTTPConnection(cluster.bind, timeout=PATIENCE)) as client:
         headers = {"Content-Type": "application/json", "Idempotency-Key": "only-once"}
         client.request("POST", path, json.dumps(body), headers)
         answer = client.getresponse()

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
@@ -210,8 +210,13 @@ async def test_processes_that_add_the_same_jobs_in_another_order_do_not_fail_for
 class Breaking:
     """A session that ends at its next COMMIT: before the server has it, or before its answer is here."""
 
-    def __init__(self, real: psycopg.Connection[Any], committed: bool) -> None:
-        self._real, self._committed = real, committed
+    def __init__(
+        self,
+        real: psycopg.Connection[Any],
+        committed: bool,
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._real, self._committed, self._before = real, committed, before
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
@@ -219,6 +224,7 @@ class Breaking:
     def execute(self, statement: str, *values: Any, **how: Any) -> Any:
         if not statement.endswith("COMMIT"):
             return self._real.execute(statement, *values, **how)
+        self._before()
         if self._committed:
             self._real.execute(statement, *values, **how)
         self._real.close()
@@ -260,6 +266,35 @@ async def test_a_commit_whose_answer_is_lost_counts_once(
     claimed = (await store.claim(9)).jobs
     assert ids(claimed) == ids(jobs)
     assert [one.attempt for one in claimed] == [1, 1, 1]
+
+
+async def test_a_commit_lost_in_a_crash_is_not_taken_for_another_that_got_its_number() -> None:
+    server = postgres.Server()
+    try:
+        url = f"{server.url}&application_name=quart-jobs"
+        async with PostgresStore(url, busy_timeout=5.0) as store:
+            committing = store._parts.writer._commits
+            assert committing._connection is not None
+
+            def crash() -> None:
+                ((xid,),) = real.execute("SELECT pg_current_xact_id()::text::bigint").fetchall()
+                server.stop(signal.SIGKILL)
+                server.start()
+                for _ in range(1000):
+                    ((other,),) = server.ask("SELECT pg_current_xact_id()::text::bigint")
+                    if other >= xid:
+                        return
+
+            real = committing._connection
+            committing._connection = Breaking(real, committed=False, before=crash)  # type: ignore[assignment]
+            jobs = new_jobs(3)
+            with pytest.raises(StoreError, match="not known whether"):
+                await store.add(jobs)
+            assert not await store.states(ids(jobs))
+            assert list(await store.add(jobs)) == []
+            assert len(await store.states(ids(jobs))) == 3
+    finally:
+        server.close()
 
 
 @pytest.mark.parametrize("committed", [True, False])

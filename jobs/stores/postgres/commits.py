@@ -2,7 +2,7 @@
 
 The server may go at any moment, and come back. What was under way is then done again on a new session,
 until the deadline; but a transaction whose COMMIT was not answered may have been committed. The server
-knows: it is asked by the transaction's number.
+knows: it is asked by the transaction's number, as long as it has not crashed since.
 """
 
 import logging
@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import errors
@@ -31,7 +31,6 @@ log = logging.getLogger("jobs.store")
 JUDGE_AFTER = 2.0
 """Seconds of its own session before a process judges others: after a restart of the server they may be
 just about to come back, too."""
-
 
 _CONFLICTS = (errors.DeadlockDetected, errors.SerializationFailure)
 _NOTHING = Wake(0)
@@ -61,6 +60,13 @@ class Transaction:
         return self.connection.execute(SQL[name], values).rowcount
 
 
+class _Number(NamedTuple):
+    """Of a transaction: the server's number for it, and when it began, in ms by the server's clock."""
+
+    xid: str
+    began: int
+
+
 class _Unanswered(Exception):
     """The session ended with the COMMIT, and whether that took place has not been found out."""
 
@@ -73,7 +79,7 @@ class Commits:
         self._claimant, self._host = claimant, host
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         self._since = 0.0  #: when it was made
-        self._unanswered: list[str] = []  #: transactions
+        self._unanswered: list[_Number] = []
         self._away = False  #: whether the server could not be reached the last time
         self.held: dict[JobId, int] = {}
         """The attempts claimed here and neither finished nor released."""
@@ -174,7 +180,7 @@ class Commits:
             with suppress(psycopg.Error):
                 connection.execute("ROLLBACK")
             raise
-        self._end(transaction, xid, deadline)
+        self._end(transaction, _Number(xid, now), deadline)
         self._unanswered = unsettled
         for job_id, attempt in transaction.gave:
             if self.held.get(job_id) == attempt:
@@ -182,7 +188,7 @@ class Commits:
         self.held.update(transaction.took)
         return Committed(results, transaction.wake)
 
-    def _end(self, transaction: Transaction, xid: str, deadline: float) -> None:
+    def _end(self, transaction: Transaction, number: _Number, deadline: float) -> None:
         connection, news = transaction.connection, transaction.wake | transaction.news
         told = (
             f"SELECT pg_notify('{self._channel}', '{news.value} {self._claimant}');" if news else ""
@@ -192,36 +198,33 @@ class Commits:
         except psycopg.Error as error:
             if not connection.closed:
                 raise
-            self._unanswered.append(xid)
-            if self._status(xid, deadline) == "committed":
-                self._unanswered.remove(xid)
-                return
-            if xid in self._unanswered:
+            self._unanswered.append(number)
+            status = self._status(number, deadline)
+            if status not in ("committed", "aborted"):
                 raise _Unanswered from error
-            raise
+            self._unanswered.remove(number)
+            if status == "aborted":
+                raise
 
-    def _status(self, xid: str, deadline: float) -> str | None:
+    def _status(self, number: _Number, deadline: float) -> str | None:
         """What became of a transaction; None if the server does not know yet, or cannot be asked."""
         while True:
             with suppress(psycopg.Error):
-                ((status,),) = (
-                    self._connected(deadline).execute(SQL["status"], {"xid": xid}).fetchall()
-                )
+                asked = self._connected(deadline).execute(SQL["status"], number._asdict())
+                ((status,),) = asked.fetchall()
                 if status != "in progress":
-                    if status != "committed":
-                        self._unanswered.remove(xid)
                     return str(status)
             if not pause(deadline):
                 return None
 
-    def _settle(self, transaction: Transaction) -> list[str]:
+    def _settle(self, transaction: Transaction) -> list[_Number]:
         """Give back what a transaction claimed that nobody here knows of; those that are still to be asked for."""
         if not self._unanswered:
             return []
         unsettled = [
-            xid
-            for xid in self._unanswered
-            if transaction.fetch("status", xid=xid) == [("in progress",)]
+            number
+            for number in self._unanswered
+            if transaction.fetch("status", **number._asdict()) == [("in progress",)]
         ]
         transaction.run(
             "disown",

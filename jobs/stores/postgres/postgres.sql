@@ -4,8 +4,19 @@ BEGIN;
 SELECT pg_current_xact_id()::text, (extract(epoch FROM clock_timestamp()) * 1000)::bigint
 
 -- status --
--- What became of a transaction whose COMMIT was not answered.
-SELECT pg_xact_status(%(xid)s::xid8)
+-- What became of a transaction, begun at that time, whose COMMIT was not answered. A server that crashes forgets what
+-- it has not flushed, and gives the numbers of such transactions to others. One that has a session from before has
+-- not crashed since. One that has none may mean another transaction, unless that number is known to have come to
+-- nothing.
+SELECT CASE
+    WHEN EXISTS (
+        SELECT FROM pg_stat_activity
+        WHERE backend_type = 'client backend' AND backend_start < to_timestamp(%(began)s / 1000.0)
+    ) THEN pg_xact_status(%(xid)s::xid8)
+    WHEN %(xid)s::xid8 >= pg_snapshot_xmax(pg_current_snapshot()) THEN 'aborted'
+    WHEN pg_xact_status(%(xid)s::xid8) IN ('aborted', 'in progress') THEN 'aborted'
+    ELSE 'unknown'
+END
 
 -- beat --
 -- This process lives. True if the others had given it up.
