@@ -68,14 +68,16 @@ class Roster:
 
     async def run(self, clear: Callable[[], object]) -> None:
         """Look again and again, until cancelled; `clear` is called when there is no `trouble` any more."""
+        halted = False
         while True:
+            halted |= self.trouble is not None  # others look, too
             await asyncio.sleep(LOOK_EVERY)
-            before = self.trouble
             try:
                 await self.look()
             except StoreError as error:
                 log.debug("who shares the jobs is not known now: %s", error)
-            if before is not None and self.trouble is None:
+            if halted and self.trouble is None:
+                halted = False
                 clear()
 
     @property

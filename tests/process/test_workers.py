@@ -129,4 +129,4 @@ def test_who_does_not_know_the_schema_any_more_takes_no_jobs_until_it_does(
     assert service.get(job).json()["state"] == "PENDING"
     database.ask("DELETE FROM quart_jobs.migrations WHERE number = 99")
     assert ended(service, job)["state"] == "SUCCESS"
-    assert service.get("/readyz").status == 200
+    until(lambda: service.get("/readyz").status == 200)
