@@ -210,9 +210,8 @@ class Case:
             yield from self._back(run, died, limits)
         for one, next_ in pairwise(self.runs):
             if one.last > next_.began and (cut := self._cut(one, next_)):
-                yield Delay(
-                    "the end of what others took", one.last - cut.ended, limits.together_again
-                )
+                took = max(one.last - cut.ended, 0.0)
+                yield Delay("the end of what others took", took, limits.together_again)
 
     def _killed(self, run: Run) -> Fault | None:
         """The fault that its process died of."""

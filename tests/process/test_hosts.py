@@ -19,7 +19,7 @@ from tests.running import PATIENCE, Starter, starter, until
 
 start = pytest.fixture(starter)
 
-SECONDS = 9.0
+SECONDS = 8.0
 
 
 @pytest.mark.timeout(180)
