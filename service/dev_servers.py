@@ -104,7 +104,7 @@ class Postgres:
         """Whether the one that runs as this process takes connections; it says so in its lock file."""
         with suppress(OSError):
             lines = (self._data / "postmaster.pid").read_text().splitlines()
-            return lines[0] == str(pid) and len(lines) > 7 and lines[7].strip() == "ready"
+            return lines[:1] == [str(pid)] and [line.strip() for line in lines[7:8]] == ["ready"]
         return False
 
     @property

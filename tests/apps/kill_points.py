@@ -68,14 +68,14 @@ def soon() -> None:
 
 
 def traced(statement: str, then: str | None = None, do: Callable[[], object] = die) -> None:
-    """Die as SQLite begins a statement that contains a text, or, after that, the statement `then`."""
+    """Die as SQLite begins a statement that contains a text, or, after that, one that begins with `then`."""
     inner = connection._connect
     met = False
 
     def look(sql: str) -> None:
         nonlocal met
         met = met or statement in sql
-        if met and (then is None or sql == then):
+        if met and (then is None or sql.startswith(then)):
             do()
 
     def connect(*args: Any) -> sqlite3.Connection:
@@ -115,7 +115,7 @@ POINTS: dict[str, Callable[[], None]] = {
     "finished, nobody told": lambda: before(waiters.Waiters, "deliver"),
     "reap: before the commit": lambda: traced(REAP, "COMMIT"),
     "release: before the commit": lambda: traced(RELEASE, "COMMIT"),
-    "checkpoint": lambda: traced("wal_checkpoint", do=soon),
+    "checkpoint": lambda: traced(ADD, "PRAGMA wal_checkpoint", soon),
     "migration": lambda: traced("CREATE TABLE payloads"),
     # a child
     "child: before it says that it starts": lambda: before(Channel, "begin"),
