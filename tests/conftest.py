@@ -4,9 +4,14 @@ import os
 import shutil
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from jobs import current
+
+# How long an example takes is the machine's business; each test has its time limit.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 # A broker of 20 Debian packages, which takes ten seconds to start: only on request.
 collect_ignore = [] if "TEST_RABBITMQ" in os.environ else ["process/test_rabbitmq.py"]

@@ -409,7 +409,6 @@ def test_the_store_does_what_the_model_does(backend: str, tmp_path: Path) -> Non
         settings=settings(
             max_examples=EXAMPLES[backend],
             stateful_step_count=STEPS,
-            deadline=None,
             phases=[Phase.generate],  # shrinking takes minutes: add Phase.shrink to see less
             suppress_health_check=list(HealthCheck),
         ),

@@ -128,7 +128,7 @@ latin = st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=8).
 pairs = st.lists(st.tuples(st.sampled_from(["a", "b", "ä"]), letters), max_size=5)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     method=token.map(str.upper),
     path=st.lists(letters, max_size=3).map("/".join),

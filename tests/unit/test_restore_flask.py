@@ -127,7 +127,7 @@ pairs = st.lists(st.tuples(st.sampled_from(["a", "b", "ä"]), letters), max_size
 special = st.sampled_from(["content-type", "content-length", "cookie", "remote-addr"])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     method=token.map(str.upper),
     path=st.lists(letters, max_size=3).map("/".join),
