@@ -97,6 +97,7 @@ class Lane:
             lost=self._lost,
             busy=lambda: len(self._flights) >= _MANY,
         )
+        self._output.settle()
         self.ready = True
 
     @property

@@ -44,6 +44,11 @@ class LaneOutput:
         self._later: asyncio.TimerHandle | None = None
         self._look()
 
+    def settle(self) -> None:
+        """The process is ready for its first job: what there is, was written as it was made."""
+        if self._fd is not None:
+            self._put(self._pull(PIPE_BYTES))
+
     # --- as the frames tell
 
     def begin(self) -> None:

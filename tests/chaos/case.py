@@ -27,6 +27,11 @@ class Limits:
     max_crashes: int = 3
     max_lost: int = 3
 
+    @property
+    def noticed(self) -> float:
+        """Until one that is back has surely stopped what others took."""
+        return self.together_again * self.patience
+
 
 class Finding(NamedTuple):
     """A promise not kept: lost, duplicated, overlapping, impossible or late."""
@@ -89,7 +94,7 @@ class Case:
             if one.last > next_.began and not self._allowed(one, next_, limits):
                 late = one.last - next_.began
                 yield Finding("overlapping", f"two runs at once for at least {late:.3f} s: {pair}")
-            if not self._explained(one, next_):
+            if not self._explained(one, next_, limits):
                 yield Finding("duplicated", f"it ran again for no reason: {pair}")
             if one.attempt == next_.attempt and not self._hit(one, next_, "terminate"):
                 yield Finding("impossible", f"one attempt ran twice: {pair}")
@@ -98,25 +103,30 @@ class Case:
 
     def _allowed(self, one: Run, next_: Run, limits: Limits) -> bool:
         """Whether nobody could tell the first of two runs to stop."""
-        cut = self._cut(one, next_)
-        stopped = limits.together_again * limits.patience
-        return cut is not None and one.last <= cut.ended + stopped
+        cut = self._cut(one, next_, limits)
+        return cut is not None and one.last <= cut.ended + limits.noticed
 
-    def _cut(self, one: Run, next_: Run) -> Fault | None:
-        """The last fault that kept one run's host apart while another began."""
+    def _cut(self, one: Run, next_: Run, limits: Limits) -> Fault | None:
+        """The last fault that kept one run's host apart while another began; one that begins a moment later was
+        claimed before, and the host has yet to hear that others have taken it."""
         for fault in reversed(self.faults):
             if (
                 fault.apart
                 and fault.lethal
                 and fault.hits(one.member, one.pid)
-                and one.began <= fault.ended
+                and one.began <= fault.ended + limits.noticed
                 and fault.began <= next_.began
             ):
                 return fault
         return None
 
-    def _explained(self, one: Run, next_: Run) -> bool:
-        return one.how == "raised" or one.died is not None or bool(self._hit(one, next_))
+    def _explained(self, one: Run, next_: Run, limits: Limits) -> bool:
+        return (
+            one.how == "raised"
+            or one.died is not None
+            or bool(self._hit(one, next_))
+            or bool(self._cut(one, next_, limits))
+        )
 
     def _hit(self, one: Run, next_: Run | None = None, kind: str | None = None) -> Fault | None:
         """The lethal fault that hit the process of a run between its begin and that of the next."""
@@ -209,7 +219,7 @@ class Case:
                 yield Delay("the end of a survivor", run.last - died, limits.survivors)
             yield from self._back(run, died, limits)
         for one, next_ in pairwise(self.runs):
-            if one.last > next_.began and (cut := self._cut(one, next_)):
+            if one.last > next_.began and (cut := self._cut(one, next_, limits)):
                 took = max(one.last - cut.ended, 0.0)
                 yield Delay("the end of what others took", took, limits.together_again)
 

@@ -155,6 +155,15 @@ def test_a_second_run_is_explained_by_a_retry_and_by_a_death_of_its_own() -> Non
     assert found(asked(), rows=[row(attempt=2, crashes=1)], lines=died) == set()
 
 
+@pytest.mark.parametrize(("back", "kinds"), [(1.9, set()), (-30.0, {"duplicated"})])
+def test_a_host_that_is_back_may_begin_what_others_took_until_it_has_heard_of_that(
+    back: float, kinds: set[str]
+) -> None:
+    apart = Fault("cut", back - 1.0, back, "service-1", lethal=True, apart=True)
+    lines = [ran("begin", "end:stopped", at=2.0), ran("begin", "end:ok", at=4.0, attempt=2, pid=6)]
+    assert found(asked(), apart, rows=[row(attempt=2, lost=1)], lines=lines) == kinds
+
+
 @pytest.mark.parametrize("first", [["begin", "end:ok"], ["begin", "beat", "beat"]])
 def test_two_runs_at_the_same_time_are_an_error_whatever_explains_them(first: list[str]) -> None:
     lines = [ran(*first, at=2.0), ran("begin", "end:ok", at=2.05, attempt=2, pid=6)]

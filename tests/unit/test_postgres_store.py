@@ -269,7 +269,7 @@ async def test_a_commit_whose_answer_is_lost_counts_once(
 
 
 async def test_a_commit_lost_in_a_crash_is_not_taken_for_another_that_got_its_number() -> None:
-    server = postgres.Server()
+    server = postgres.Server("-c", "wal_writer_delay=10s")  # only a commit flushes
     try:
         url = f"{server.url}&application_name=quart-jobs"
         async with PostgresStore(url, busy_timeout=5.0) as store:
