@@ -106,11 +106,12 @@ def main() -> None:
     print(f"{COUNT} jobs in {PROCESSES} processes of a Celery worker")
     rates: dict[str, list[Drained]] = {}
     announced = []
-    for _ in range(ROUNDS):
-        with folder() as where, valkey(where) as url:
+    # One broker for all rounds: Celery's client keeps its address.
+    with folder() as where, valkey(where) as url:
+        for turn in range(ROUNDS):
             rates.setdefault(PLAIN, []).append(plain(url))
             for prefetch in (1, 4, 16):
-                rate, run = asyncio.run(ours(url, where / f"{prefetch}.db", prefetch))
+                rate, run = asyncio.run(ours(url, where / f"{turn}-{prefetch}.db", prefetch))
                 announced.append(rate)
                 rates.setdefault(f"ours, prefetch {prefetch}", []).append(run)
     report("ours: submitted, kept and announced", announced, "jobs/s")
