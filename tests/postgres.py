@@ -7,6 +7,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import psycopg
 
+from jobs.stores.postgres.server import SCHEMA
 from service.dev_servers import Postgres
 
 
@@ -76,11 +78,22 @@ class Server:
             self.stop(signal.SIGQUIT)
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def clear(self) -> None:
+        """Delete what services have made there."""
+        self.ask(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE")
+
     def ask(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """The rows of a statement."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             cursor = connection.execute(statement, values or None)
             return cursor.fetchall() if cursor.description else []
+
+
+def own() -> Iterator[Server]:
+    """For the fixture of a module: a server of its own, which may be stopped, closed with the module."""
+    server = Server()
+    yield server
+    server.close()
 
 
 @cache

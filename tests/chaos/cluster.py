@@ -17,20 +17,13 @@ from tests.running import PATIENCE, ROOT, Running, Starter
 from . import effects
 from .effects import Effects
 from .history import Fault, Gone, History, Start
-from .network import Host
+from .network import Host, free_port
 from .observer import in_file
 from .verdict import Evidence
 
 TASKS = "tests.apps.chaos_tasks"
 
 _GONE_PAUSE = 0.02
-
-
-def free_port() -> int:
-    """One that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
 
 
 class Member:

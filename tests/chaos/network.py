@@ -79,6 +79,13 @@ class Network(Protocol):
         """End all hosts, and all that runs on them."""
 
 
+def free_port() -> int:
+    """One of this machine that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+        return port
+
+
 def network() -> Network:
     """The best that this machine allows."""
     return Namespaces() if can_have_namespaces() else Proxies()
@@ -240,9 +247,7 @@ class Proxies:
 
     def free_port(self, usual: int) -> int:
         """See `Network`."""
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port: int = taken.getsockname()[1]
-            return port
+        return free_port()
 
     def is_from(self, host: "_ProxyHost") -> str:  # type: ignore[override]
         """See `Network`."""

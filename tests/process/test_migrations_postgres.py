@@ -11,7 +11,7 @@ import pytest
 
 from jobs.stores.migrate import migrations
 from tests.apps.migrating_process import PAUSED
-from tests.postgres import Server
+from tests.postgres import Server, own
 from tests.running import PATIENCE, ROOT, until
 
 KNOWN = len(migrations("postgres"))
@@ -20,17 +20,13 @@ STATEMENTS = 4  #: in the further migration
 Process = subprocess.Popen[str]
 
 
-@pytest.fixture(scope="module")
-def own_server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.close()
+own_server = pytest.fixture(scope="module")(own)
 
 
 @pytest.fixture
 def server(own_server: Server) -> Server:
     """With nothing in it."""
-    own_server.ask("DROP SCHEMA IF EXISTS quart_jobs CASCADE")
+    own_server.clear()
     return own_server
 
 

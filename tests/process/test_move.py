@@ -3,7 +3,6 @@
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 
@@ -11,10 +10,11 @@ import pytest
 
 from jobs.keys import Scope, new_key
 from jobs.stores.sqlite import SQLiteStore
-from tests.postgres import Server
+from tests.postgres import Server, own
 from tests.running import PATIENCE, Answer, Running, Starter, starter, until
 
 start = pytest.fixture(starter)
+server = pytest.fixture(scope="module")(own)
 
 TASKS = """
 import time
@@ -41,17 +41,10 @@ KILLED_AT = (
 """Points that one move comes by, one after another."""
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.close()
-
-
 @pytest.fixture
 def database(server: Server, start: Starter) -> Server:
     """The server, with nothing in it; what is started still uses a file."""
-    server.ask("DROP SCHEMA IF EXISTS quart_jobs CASCADE")
+    server.clear()
     start.write("mine.py", TASKS)
     start.env |= {"JOBS_TASKS": "mine", "JOBS_SECRET_KEY": "k" * 40, "JOBS_NICE": "0"}
     return server

@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,11 +12,12 @@ import pytest
 from jobs.stores.postgres.commits import JUDGE_AFTER
 from tests import streaming
 from tests.following import Told
-from tests.postgres import Server
+from tests.postgres import Server, own
 from tests.running import PATIENCE, Running, Starter, starter, until
 from tests.streaming import all_of, now_and_then, settled, stream
 
 start = pytest.fixture(starter)
+server = pytest.fixture(scope="module")(own)
 
 TASKS = """
 import os, time
@@ -40,17 +40,10 @@ def answer(ask: str, end: str) -> None:
 """
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.close()
-
-
 @pytest.fixture
 def database(server: Server, start: Starter) -> Server:
     """The server, with nothing in it, and named by the environment of what is started."""
-    server.ask("DROP SCHEMA IF EXISTS quart_jobs CASCADE")
+    server.clear()
     start.write("mine.py", TASKS)
     start.env |= {
         "JOBS_DATABASE": server.url,

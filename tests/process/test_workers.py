@@ -2,15 +2,15 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.postgres import Server
+from tests.postgres import Server, own
 from tests.running import ROOT, Running, Starter, starter, until
 
 start = pytest.fixture(starter)
+server = pytest.fixture(scope="module")(own)
 
 TASK = "from jobs import task\n@task\ndef new() -> int: return 1\n"
 
@@ -22,17 +22,10 @@ jobs.sealing.VERSION, jobs.sealing._PREFIX = 2, b"\\2"
 """
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.close()
-
-
 @pytest.fixture(autouse=True)
 def database(server: Server, start: Starter) -> Server:
     """The server, with nothing in it, and named by the environment of what is started."""
-    server.ask("DROP SCHEMA IF EXISTS quart_jobs CASCADE")
+    server.clear()
     start.env |= {
         "JOBS_DATABASE": server.url,
         "JOBS_SECRET_KEY": "k" * 40,

@@ -608,7 +608,7 @@ def test_a_copy_that_is_not_the_same_ends_the_command_with_code_one(
     way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
-    postgres.shared().ask("DROP SCHEMA IF EXISTS quart_jobs CASCADE")
+    postgres.shared().clear()
     asyncio.run(add_one(way))
     words = ["move", str(way.path), way.url]
 

@@ -11,24 +11,13 @@ from jobs.stores.moved import Mark, Stage
 
 from .proof import Count, Differs, proven
 from .source import Source
-from .tables import EVERY, TABLES, Portion, Row, Table
+from .tables import EVERY, TABLES, Portion, Positions, Row, Standing, Table
 
 FEW_NOTES = 1_000  #: that are copied in well under a second
 _NOTES = 5_000  #: copied in one transaction
 _ROUNDS = 50  #: of copying what changed meanwhile, before no job begins any more
 _LOOK_EVERY = 0.1  #: seconds, between looks whether jobs still run
 _TELL_EVERY = 1.0  #: seconds
-
-Positions = dict[str, tuple[int, int]]
-
-
-class Standing(Protocol):
-    """How far a move is at its destination."""
-
-    @property
-    def positions(self) -> Positions | None: ...
-    @property
-    def finished(self) -> bool: ...
 
 
 class Destination(Protocol):
@@ -220,6 +209,3 @@ def _proven(source: Source, there: Destination, table: Table) -> dict[str, Count
     kind = None if table.kind is None else source.columns(table).index(table.kind)
     with closing(source.every_row(table)) as ours, closing(there.every_row(table)) as theirs:
         return proven(table.name, ours, theirs, kind)
-
-
-__all__ = ["Differs", "Moved", "abort", "move"]

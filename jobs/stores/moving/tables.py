@@ -41,6 +41,17 @@ LEFT_BEHIND = {
 """Tables that are not moved, and why. Every other has to be."""
 
 
+Positions = dict[str, tuple[int, int]]
+"""Of each table, the last key that was copied, and the last to be."""
+
+
+class Standing(NamedTuple):
+    """How far a move is at its destination; without positions: nothing was copied."""
+
+    positions: Positions | None
+    finished: bool
+
+
 class Portion(Iterator[Row]):
     """The first rows of many, until they are enough for one transaction."""
 

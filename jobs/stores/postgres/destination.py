@@ -11,7 +11,16 @@ from psycopg import sql
 
 from jobs.errors import ConfigurationError, DatabaseUnusable, StoreBusy
 from jobs.model import now_ms
-from jobs.stores.moving.tables import API_KEYS, EVERY, TABLES, Portion, Row, Table
+from jobs.stores.moving.tables import (
+    API_KEYS,
+    EVERY,
+    TABLES,
+    Portion,
+    Positions,
+    Row,
+    Standing,
+    Table,
+)
 from jobs.stores.queries import load
 
 from . import migrate
@@ -22,16 +31,6 @@ SQL = load(Path(__file__).with_name("destination.sql"))
 _BOOL = 16  #: the number of the type
 _LOCK = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
 _GUARDED = ("jobs", "claimants")
-
-Positions = dict[str, tuple[int, int]]
-"""Of each table, the last key that was copied, and the last to be."""
-
-
-class Standing(NamedTuple):
-    """How far a move is here; without positions: nothing was copied."""
-
-    positions: Positions | None
-    finished: bool
 
 
 class _Form(NamedTuple):
