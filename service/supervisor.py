@@ -22,8 +22,8 @@ LONGEST_PAUSE = 10.0
 LASTING = 10.0  #: seconds after which a worker counts as having started well
 
 
-class WorkersFailed(JobsError):
-    """Workers cannot be started. `code` is the exit code of the last one."""
+class ProcessFailed(JobsError):
+    """A process that this one looks after cannot be started, or has ended. `code` is its exit code."""
 
     def __init__(self, message: str, code: int) -> None:
         self.code = code
@@ -52,14 +52,14 @@ class Supervisor:
         self._deadline = longest_stop(grace) + 1
 
     async def run(self, announce: Callable[[str], None]) -> None:
-        """Until SIGTERM or SIGINT. Raises `WorkersFailed`."""
+        """Until SIGTERM or SIGINT. Raises `ProcessFailed`."""
         # The first alone: it creates the database, and what keeps it from starting is said once.
         first = await self._start()
         if not first.greeting:
             code = await self._ended(first)
             if self._stop.event.is_set():
                 return
-            raise WorkersFailed("the first worker did not start", code)
+            raise ProcessFailed("the first worker did not start", code)
         announce(first.greeting)
         keepers = [
             asyncio.create_task(self._keep(worker))
@@ -85,7 +85,7 @@ class Supervisor:
                 return
             failed = 0 if worker.greeting else failed + 1
             if failed == STARTS:
-                raise WorkersFailed(f"a worker could not be started {STARTS} times in a row", code)
+                raise ProcessFailed(f"a worker could not be started {STARTS} times in a row", code)
             click.echo(
                 f"quart-jobs: worker {worker.process.pid} ended ({_how(code)}); starting another",
                 err=True,
